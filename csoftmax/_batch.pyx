@@ -1,0 +1,310 @@
+# Drivers: which thread computes which tile of which array. They validate nothing (see _checks.py) and hold no
+# arithmetic (see kernels/): they describe the arrays as rows of classes, cut tiles, and share them out.
+
+cimport cython
+cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cython.parallel cimport parallel, prange, threadid
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from csoftmax import _isa
+from csoftmax.kernels.table cimport (
+    CHUNK, COLUMNS, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, NOTHING, PROBABILITY, ROWS, Kernels, Layout, Task,
+)
+
+cdef extern from "_platform.h" nogil:
+    ctypedef int fp_state
+    fp_state fp_enter()
+    void fp_leave(fp_state)
+    int omp_get_max_threads()
+    int omp_get_num_procs()
+    int omp_in_parallel()
+    int process_is_serial
+    int watch_forks()
+    int built_with_openmp
+    const char *compiler_name
+
+cnp.import_array()
+
+cdef enum:
+    TILE_ELEMENTS = 4096            # of a tile of rows: with its terms, half of the first-level cache
+    COLUMN_ELEMENTS = 32768         # of a tile of columns with many classes: in the second level
+    TINY_CLASSES = 16               # rows so short are transposed: classes would not fill the lanes
+    ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
+    ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
+    STACK_BYTES = 16384             # scratch of small calls
+
+cdef Py_ssize_t STREAM_BYTES = 32 << 20     # an output of this size does not stay in the cache
+
+cdef const Kernels *kernels = <const Kernels *>PyCapsule_GetPointer(_isa.KERNELS, "csoftmax.kernels")
+cdef int quota = 1 << 30            # processors that the control group grants
+
+
+# ---- Arrays as rows of classes ----
+
+cdef void lay_out(Layout *a, cnp.ndarray x, int axis) noexcept:
+    """Describe x as rows along axis; neighbouring row dimensions that continue each other become one."""
+    cdef int d, n = 0
+    cdef Py_ssize_t size, stride
+    a.data = <char *>cnp.PyArray_DATA(x)
+    a.class_stride = cnp.PyArray_STRIDE(x, axis)
+    for d in range(cnp.PyArray_NDIM(x)):
+        size = cnp.PyArray_DIM(x, d)
+        stride = cnp.PyArray_STRIDE(x, d)
+        if d == axis or size == 1:
+            continue
+        if n and a.strides[n - 1] == size * stride:
+            a.shape[n - 1] *= size
+            a.strides[n - 1] = stride
+        else:
+            a.shape[n] = size
+            a.strides[n] = stride
+            n += 1
+    a.n_dims = n
+
+
+cdef bint is_aligned(const Layout *a, Py_ssize_t item) noexcept nogil:
+    cdef int d
+    if <uintptr_t>a.data % item or a.class_stride % item:
+        return False
+    for d in range(a.n_dims):
+        if a.strides[d] % item:
+            return False
+    return True
+
+
+cdef inline Py_ssize_t inner_size(const Layout *a) noexcept nogil:
+    return a.shape[a.n_dims - 1] if a.n_dims else 1
+
+
+cdef inline bint has_adjacent_rows(const Layout *a, Py_ssize_t item) noexcept nogil:
+    """Rows follow each other element by element: they can be lanes."""
+    return a.n_dims > 0 and a.strides[a.n_dims - 1] == item
+
+
+cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
+    """Choose how tiles lie and how large they are. Nothing here changes a result."""
+    cdef Py_ssize_t n = task.n_classes
+    cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
+    cdef bint as_columns = (
+        task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
+    )
+    cdef bint aligned = is_aligned(&task.x, item)
+    task.inner = task.n_rows
+    if as_columns or n <= TINY_CLASSES:
+        task.orientation = COLUMNS
+        task.x_direct = as_columns and aligned
+        if as_columns:
+            task.inner = inner_size(&task.x)
+        task.out_direct = has_adjacent_rows(&task.out, item) and inner_size(&task.out) == task.inner
+        task.tile_rows = (TILE_ELEMENTS if n <= 128 else COLUMN_ELEMENTS) // chunk // 16 * 16
+        if task.tile_rows < 16:
+            task.tile_rows = 16
+    else:
+        task.orientation = ROWS
+        task.x_direct = task.x.n_dims <= 1 and task.x.class_stride == item and aligned
+        task.out_direct = task.out.class_stride == item and (
+            task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
+        )
+        task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
+        if task.tile_rows < 1:
+            task.tile_rows = 1
+    if task.tile_rows > MAX_TILE_ROWS:
+        task.tile_rows = MAX_TILE_ROWS
+    task.stream = task.output != NOTHING and task.out_direct and task.n_rows * n * item >= STREAM_BYTES
+
+
+cdef enum:
+    LANES_WORTH = 16                # adjacent rows from which they make better lanes than gathered classes
+
+
+# ---- Threads ----
+
+def set_quota(int n):
+    """Processors that the control group grants this process."""
+    global quota
+    quota = n
+
+
+def set_serial(bint serial):
+    """Whether this process must not open parallel regions."""
+    global process_is_serial
+    process_is_serial = serial
+
+
+def is_serial():
+    return bool(process_is_serial)
+
+
+def max_threads():
+    """The number of threads that a large call uses when it is not told."""
+    cdef int n
+    if process_is_serial or omp_in_parallel():
+        return 1
+    n = omp_get_max_threads()
+    if n > omp_get_num_procs():
+        n = omp_get_num_procs()
+    return n if n < quota else quota
+
+
+cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_tiles, int n_threads):
+    cdef Py_ssize_t n = n_elements // ELEMENTS_PER_THREAD
+    if n <= 1 or n_tiles <= 1 or n_threads == 1 or process_is_serial or omp_in_parallel():
+        return 1
+    if n_threads == 0:
+        n_threads = max_threads()
+    if n > n_threads:
+        n = n_threads
+    return n if n < n_tiles else n_tiles
+
+
+cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, Py_ssize_t tiles_per_inner,
+                          char *scratch) noexcept nogil:
+    cdef Py_ssize_t start = tile % tiles_per_inner * task.tile_rows
+    cdef Py_ssize_t n_rows = task.inner - start
+    cdef fp_state state = fp_enter()
+    if n_rows > task.tile_rows:
+        n_rows = task.tile_rows
+    kernels.tile[dtype](task, tile // tiles_per_inner * task.inner + start, n_rows, scratch)
+    fp_leave(state)
+
+
+cdef int run(Task *task, int dtype, int n_threads) except -1:
+    """Compute all tiles. dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay."""
+    cdef Py_ssize_t item = 8 if dtype else 4
+    cdef Py_ssize_t tiles_per_inner, n_tiles, slice_tiles, first, last, tile, size
+    cdef Py_ssize_t chunk = task.n_classes if task.n_classes < CHUNK else CHUNK
+    cdef char[16384 + 64] stack
+    cdef char *heap = NULL
+    cdef char *scratch = stack
+    if task.n_rows == 0 or task.n_classes == 0:
+        return 0
+    plan(task, item)
+    tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
+    n_tiles = task.n_rows // task.inner * tiles_per_inner
+    n_threads = threads_for(task.n_rows * task.n_classes, n_tiles, n_threads)
+    size = task.tile_rows if task.tile_rows < task.inner else task.inner
+    if task.orientation == COLUMNS:
+        size = (size + 15) // 16 * 16
+    size = (2 * chunk * size * item + 63) // 64 * 64
+    if n_threads > 1 or size > STACK_BYTES:
+        heap = <char *>malloc(n_threads * size + 64)
+        if heap == NULL:
+            raise MemoryError(f"csoftmax needs {n_threads * size} bytes of scratch memory")
+        scratch = heap
+    scratch += (64 - <uintptr_t>scratch % 64) % 64
+    slice_tiles = ELEMENTS_PER_SLICE // (task.tile_rows * task.n_classes) + 1
+    first = 0
+    try:
+        while first < n_tiles:
+            last = first + slice_tiles if first + slice_tiles < n_tiles else n_tiles
+            if n_threads == 1 and n_tiles == 1:
+                one_tile(task, dtype, 0, tiles_per_inner, scratch)
+            elif n_threads == 1:
+                with nogil:
+                    for tile in range(first, last):
+                        one_tile(task, dtype, tile, tiles_per_inner, scratch)
+                    kernels.fence()
+            else:
+                with nogil, parallel(num_threads=n_threads):
+                    for tile in prange(first, last, schedule="static"):
+                        one_tile(task, dtype, tile, tiles_per_inner, scratch + threadid() * size)
+                    kernels.fence()
+            first = last
+            if first < n_tiles:
+                PyErr_CheckSignals()
+    finally:
+        free(heap)
+    return 0
+
+
+# ---- What _functions calls: arrays are float32 or float64 of native byte order, axis is not negative ----
+
+cdef int dtype_of(cnp.ndarray x) noexcept:
+    return 1 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else 0
+
+
+cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    memset(task, 0, sizeof(Task))
+    lay_out(&task.x, x, axis)
+    task.n_classes = cnp.PyArray_DIM(x, axis)
+    task.n_rows = size // task.n_classes if task.n_classes else 0
+    task.scale = 1
+
+
+def probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, int n_threads):
+    """Write softmax, or log_softmax if `log`, of x along axis to out, of x's shape and dtype."""
+    cdef Task task
+    describe(&task, x, axis)
+    lay_out(&task.out, out, axis)
+    task.output = LOG_PROBABILITY if log else PROBABILITY
+    run(&task, dtype_of(x), n_threads)
+
+
+def logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, int n_threads):
+    """Write the logsumexp of each row to out, C-contiguous, of x's dtype; rows without classes are left alone."""
+    cdef Task task
+    describe(&task, x, axis)
+    task.logsumexp = cnp.PyArray_DATA(out)
+    run(&task, dtype_of(x), n_threads)
+
+
+def scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
+    """Return the position of the first target that is no class (-1: none), and how many are ignored.
+
+    target is int64 and C-contiguous; ignore_index is an int64 or None.
+    """
+    cdef const int64_t *p = <const int64_t *>cnp.PyArray_DATA(target)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(target), i, n_bad = 0, n_ignored = 0
+    cdef bint has_ignore_index = ignore_index is not None
+    cdef int64_t ignored = ignore_index if has_ignore_index else 0
+    cdef bint is_ignored
+    with nogil:
+        for i in range(n):
+            is_ignored = has_ignore_index & (p[i] == ignored)
+            n_ignored += is_ignored
+            n_bad += (not is_ignored) & ((p[i] < 0) | (p[i] >= n_classes))
+    if n_bad:
+        for i in range(n):
+            if not (has_ignore_index and p[i] == ignored) and not 0 <= p[i] < n_classes:
+                return i, n_ignored
+    return -1, n_ignored
+
+
+def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
+                  cnp.ndarray grad, double scale, int n_threads):
+    """Write each row's loss to loss, of the logits' dtype or float64, and scale times its gradient to grad or None.
+
+    target is int64, C-contiguous, and scanned; loss is C-contiguous.
+    """
+    cdef Task task
+    describe(&task, logits, axis)
+    task.target = <const int64_t *>cnp.PyArray_DATA(target)
+    if ignore_index is not None:
+        task.has_ignore_index = True
+        task.ignore_index = ignore_index
+    if cnp.PyArray_TYPE(loss) == cnp.NPY_DOUBLE:
+        task.loss_f64 = <double *>cnp.PyArray_DATA(loss)
+    else:
+        task.loss_f32 = <float *>cnp.PyArray_DATA(loss)
+    if grad is not None:
+        lay_out(&task.out, grad, axis)
+        task.output = GRADIENT
+        task.scale = scale
+    run(&task, dtype_of(logits), n_threads)
+
+
+def has_openmp():
+    return bool(built_with_openmp)
+
+
+def compiler():
+    """Name and version of the compiler that built the drivers."""
+    return compiler_name.decode()
+
+
+watch_forks()

@@ -1,0 +1,3 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The kernels, compiled for x86-64-v3."""
+include "build.pxi"

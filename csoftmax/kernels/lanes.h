@@ -1,0 +1,102 @@
+/* What a typed Cython loop cannot say: a multiply-add whose rounding is chosen here and not by the compiler, the bits
+ * of a number, and stores that go past the cache. The arithmetic of softmax is not here: see exp.pxi. */
+#ifndef CSOFTMAX_LANES_H
+#define CSOFTMAX_LANES_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__SSE2__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+/* a * b + c, rounded once where the processor has the instruction and twice elsewhere. Contraction is off
+ * (-ffp-contract=off), so that every build that has the instruction gives the same bits. */
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+static inline float mul_add_f32(float a, float b, float c) { return fmaf(a, b, c); }
+static inline double mul_add_f64(double a, double b, double c) { return fma(a, b, c); }
+#else
+static inline float mul_add_f32(float a, float b, float c) { return a * b + c; }
+static inline double mul_add_f64(double a, double b, double c) { return a * b + c; }
+#endif
+
+/* y * 2**(integer + plus): `magic` is integer + 1.5 * 2**23 (f64: 2**52), so its low bits are the integer, which the
+ * shift moves onto the exponent field of y; the magic number's own bits leave at the top. */
+static inline float times_power_f32(float y, float magic, int32_t plus)
+{
+    uint32_t bits, power;
+    memcpy(&bits, &y, 4);
+    memcpy(&power, &magic, 4);
+    bits += (power << 23) + ((uint32_t)plus << 23);
+    memcpy(&y, &bits, 4);
+    return y;
+}
+
+static inline double times_power_f64(double y, double magic, int64_t plus)
+{
+    uint64_t bits, power;
+    memcpy(&bits, &y, 8);
+    memcpy(&power, &magic, 8);
+    bits += (power << 52) + ((uint64_t)plus << 52);
+    memcpy(&y, &bits, 8);
+    return y;
+}
+
+/* 2**-e for the e with sqrt(1/2) <= y * 2**-e < sqrt(2); y is at least 1. */
+static inline double inverse_power_f64(double y)
+{
+    uint64_t bits;
+    memcpy(&bits, &y, 8);
+    bits -= 0x3fe6a09e667f3bcdu;                /* the bits of sqrt(1/2) */
+    bits = 0x3ff0000000000000u - (bits & 0xfff0000000000000u);
+    memcpy(&y, &bits, 8);
+    return y;
+}
+
+/* e, of inverse = 2**-e with 0 <= e < 1022: put under the bits of 2**52, which is then taken off. */
+static inline double exponent_f64(double inverse)
+{
+    uint64_t bits;
+    double e;
+    memcpy(&bits, &inverse, 8);
+    bits = 0x4330000000000000u + ((0x3ff0000000000000u - bits) >> 52);
+    memcpy(&e, &bits, 8);
+    return e - 4503599627370496.0;
+}
+
+/* Copy `size` bytes to memory that will not be read soon: whole cache lines go out without being read in first. */
+static inline void stream_bytes(char *out, const char *from, size_t size)
+{
+#if defined(__SSE2__) || defined(_M_X64)
+    size_t head = (size_t)(-(intptr_t)out) & 63, i;
+    if (head > size) head = size;
+    memcpy(out, from, head);
+    out += head, from += head, size -= head;
+    for (i = 0; i + 64 <= size; i += 64) {
+#if defined(__AVX512F__)
+        _mm512_stream_si512((void *)(out + i), _mm512_loadu_si512((const void *)(from + i)));
+#elif defined(__AVX__)
+        _mm256_stream_si256((void *)(out + i), _mm256_loadu_si256((const void *)(from + i)));
+        _mm256_stream_si256((void *)(out + i + 32), _mm256_loadu_si256((const void *)(from + i + 32)));
+#else
+        int k;
+        for (k = 0; k < 64; k += 16)
+            _mm_stream_si128((void *)(out + i + k), _mm_loadu_si128((const void *)(from + i + k)));
+#endif
+    }
+    memcpy(out + i, from + i, size - i);
+#else
+    memcpy(out, from, size);
+#endif
+}
+
+/* Orders streamed stores before whatever tells another thread that they are there. */
+static inline void stream_fence(void)
+{
+#if defined(__SSE2__) || defined(_M_X64)
+    _mm_sfence();
+#endif
+}
+
+#endif

@@ -1,0 +1,54 @@
+# The one seam between drivers and kernels: what a task is, and which functions a build offers for it.
+# Every build fills one Kernels struct from the same text; nothing else crosses.
+
+from libc.stdint cimport int64_t
+
+cdef enum:
+    LANES = 16              # classes that are summed side by side; the order of every sum follows from it
+    CHUNK = 2048            # classes that share one maximum; longer rows merge the states of their chunks in order
+    MAX_TILE_ROWS = 256     # rows that one tile may hold
+    MAX_DIMS = 64           # as in NumPy
+
+cdef enum Output:           # what is written for every class
+    NOTHING
+    PROBABILITY             # softmax
+    LOG_PROBABILITY         # log_softmax
+    GRADIENT                # of the cross-entropy with respect to the logits
+
+cdef enum Orientation:
+    ROWS                    # a tile is (n_rows, n_classes): classes are lanes
+    COLUMNS                 # a tile is (n_classes, n_rows): rows are lanes
+
+cdef struct Layout:         # where the elements of an array lie; strides in bytes, rows in C order of their dimensions
+    char *data
+    int n_dims              # dimensions that number the rows, those merged that can be
+    Py_ssize_t[MAX_DIMS] shape
+    Py_ssize_t[MAX_DIMS] strides
+    Py_ssize_t class_stride
+
+cdef struct Task:
+    Layout x
+    Layout out              # unless output is NOTHING
+    Output output
+    Orientation orientation
+    bint stream             # out is too large to stay in the cache
+    bint x_direct           # tiles are read where they lie; else they are gathered first
+    bint out_direct         # tiles are written where they belong as a block; else element by element
+    Py_ssize_t n_rows
+    Py_ssize_t n_classes
+    Py_ssize_t tile_rows    # at most MAX_TILE_ROWS
+    Py_ssize_t inner        # a tile never crosses a multiple of so many rows
+    void *logsumexp         # OUT (n_rows,), or NULL
+    float *loss_f32         # OUT (n_rows,), or NULL
+    double *loss_f64        # OUT (n_rows,), or NULL
+    const int64_t *target   # (n_rows,), or NULL
+    bint has_ignore_index
+    int64_t ignore_index
+    double scale            # of the gradient
+
+# One tile: rows first_row to first_row + n_rows - 1; scratch holds scratch_size bytes, 64-byte aligned.
+ctypedef void (*tile_function)(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, char *scratch) noexcept nogil
+
+cdef struct Kernels:
+    tile_function[2] tile               # float32, float64
+    void (*fence)() noexcept nogil      # after the last tile of a thread, if the task streams
