@@ -12,7 +12,8 @@ from libc.string cimport memset
 
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, NOTHING, PROBABILITY, ROWS, Kernels, Layout, Task,
+    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE,
+    Kernels, Layout, Steps, Task,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -36,8 +37,9 @@ cdef enum:
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     STACK_BYTES = 16384             # scratch of small calls
+    KEPT_BYTES = 1 << 19            # terms of a tile that are worth keeping until they are written
 
-cdef Py_ssize_t STREAM_BYTES = 32 << 20     # an output of this size does not stay in the cache
+cdef Py_ssize_t STREAM_BYTES = 16 << 20     # an output of this size does not stay in the cache
 
 cdef const Kernels *kernels = <const Kernels *>PyCapsule_GetPointer(_isa.KERNELS, "csoftmax.kernels")
 cdef int quota = 1 << 30            # processors that the control group grants
@@ -92,29 +94,39 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
     )
-    cdef bint aligned = is_aligned(&task.x, item)
+    cdef bint x_aligned = is_aligned(&task.x, item)
+    cdef bint out_aligned = is_aligned(&task.out, item)
+    cdef bint x_rows = x_aligned and task.x.n_dims <= 1 and task.x.class_stride == item
+    cdef bint out_rows = out_aligned and task.out.class_stride == item and (
+        task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
+    )
     task.inner = task.n_rows
     if as_columns or n <= TINY_CLASSES:
         task.orientation = COLUMNS
-        task.x_direct = as_columns and aligned
+        task.x_direct = as_columns and x_aligned
+        task.x_rows = x_rows
         if as_columns:
             task.inner = inner_size(&task.x)
-        task.out_direct = has_adjacent_rows(&task.out, item) and inner_size(&task.out) == task.inner
+        task.out_direct = (
+            out_aligned and has_adjacent_rows(&task.out, item) and inner_size(&task.out) == task.inner
+            and task.out.class_stride != item
+        )
+        task.out_rows = out_rows
         task.tile_rows = (TILE_ELEMENTS if n <= 128 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
             task.tile_rows = 16
     else:
         task.orientation = ROWS
-        task.x_direct = task.x.n_dims <= 1 and task.x.class_stride == item and aligned
-        task.out_direct = task.out.class_stride == item and (
-            task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
-        )
+        task.x_direct = x_rows
+        task.out_direct = out_rows
         task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
         if task.tile_rows < 1:
             task.tile_rows = 1
     if task.tile_rows > MAX_TILE_ROWS:
         task.tile_rows = MAX_TILE_ROWS
-    task.stream = task.output != NOTHING and task.out_direct and task.n_rows * n * item >= STREAM_BYTES
+    task.tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
+    task.n_chunks = (n + CHUNK - 1) // CHUNK
+    task.stream = task.output != NOTHING and (task.out_direct or task.out_rows) and task.n_rows * n * item >= STREAM_BYTES
 
 
 cdef enum:
@@ -161,61 +173,122 @@ cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_tiles, int n_threads):
     return n if n < n_tiles else n_tiles
 
 
-cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, Py_ssize_t tiles_per_inner,
-                          char *scratch) noexcept nogil:
-    cdef Py_ssize_t start = tile % tiles_per_inner * task.tile_rows
+cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, char *memory) noexcept nogil:
+    """All steps of a tile; memory holds its board and scratch."""
+    cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows
     cdef Py_ssize_t n_rows = task.inner - start
     cdef fp_state state = fp_enter()
     if n_rows > task.tile_rows:
         n_rows = task.tile_rows
-    kernels.tile[dtype](task, tile // tiles_per_inner * task.inner + start, n_rows, scratch)
+    kernels.tile[dtype](task, <Steps>(MEASURE | FINISH | WRITE), tile // task.tiles_per_inner * task.inner + start,
+                        n_rows, 0, task.n_chunks, memory, memory + task.board_bytes)
     fp_leave(state)
+
+
+cdef inline void one_chunk(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t chunk, char *board,
+                           char *scratch) noexcept nogil:
+    """Steps of one chunk of a tile, whose board is shared."""
+    cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows
+    cdef Py_ssize_t n_rows = task.inner - start
+    cdef fp_state state = fp_enter()
+    if n_rows > task.tile_rows:
+        n_rows = task.tile_rows
+    kernels.tile[dtype](task, steps, tile // task.tiles_per_inner * task.inner + start, n_rows, chunk, chunk + 1,
+                        board, scratch)
+    fp_leave(state)
+
+
+cdef int run_tiles(const Task *task, int dtype, int n_threads, char *memory) except -1:
+    """Tiles are shared out among threads."""
+    cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
+    cdef Py_ssize_t size = task.board_bytes + task.scratch_bytes
+    cdef Py_ssize_t slice_tiles = ELEMENTS_PER_SLICE // (task.tile_rows * task.n_classes) + 1
+    cdef Py_ssize_t first = 0, last, tile
+    if n_tiles == 1:
+        one_tile(task, dtype, 0, memory)
+        return 0
+    while first < n_tiles:
+        last = first + slice_tiles if first + slice_tiles < n_tiles else n_tiles
+        if n_threads == 1:
+            with nogil:
+                for tile in range(first, last):
+                    one_tile(task, dtype, tile, memory)
+                kernels.fence()
+        else:
+            with nogil, parallel(num_threads=n_threads):
+                for tile in prange(first, last, schedule="static"):
+                    one_tile(task, dtype, tile, memory + threadid() * size)
+                kernels.fence()
+        first = last
+        if first < n_tiles:
+            PyErr_CheckSignals()
+    return 0
+
+
+cdef int run_chunks(const Task *task, int dtype, int n_threads, char *memory) except -1:
+    """Few tiles of long rows: the chunks of each are shared out, so that all threads work on one row."""
+    cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
+    cdef Py_ssize_t size = task.scratch_bytes
+    cdef char *scratch = memory + task.board_bytes
+    cdef Py_ssize_t slice_chunks = ELEMENTS_PER_SLICE // (task.tile_rows * CHUNK) + 1
+    cdef Py_ssize_t tile, first, last, chunk
+    cdef Steps steps
+    for tile in range(n_tiles):
+        for steps in (MEASURE, WRITE):
+            if steps == WRITE:
+                one_chunk(task, dtype, FINISH, tile, 0, memory, scratch)
+                if task.output == NOTHING:
+                    break
+            first = 0
+            while first < task.n_chunks:
+                last = first + slice_chunks if first + slice_chunks < task.n_chunks else task.n_chunks
+                with nogil, parallel(num_threads=n_threads):
+                    for chunk in prange(first, last, schedule="static"):
+                        one_chunk(task, dtype, steps, tile, chunk, memory, scratch + threadid() * size)
+                    kernels.fence()
+                first = last
+                PyErr_CheckSignals()
+    return 0
 
 
 cdef int run(Task *task, int dtype, int n_threads) except -1:
     """Compute all tiles. dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay."""
     cdef Py_ssize_t item = 8 if dtype else 4
-    cdef Py_ssize_t tiles_per_inner, n_tiles, slice_tiles, first, last, tile, size
-    cdef Py_ssize_t chunk = task.n_classes if task.n_classes < CHUNK else CHUNK
-    cdef char[16384 + 64] stack
+    cdef Py_ssize_t n_tiles, width, chunk_bytes, size
+    cdef char[STACK_BYTES + 64] stack
     cdef char *heap = NULL
-    cdef char *scratch = stack
+    cdef char *memory = stack
+    cdef bint split
     if task.n_rows == 0 or task.n_classes == 0:
         return 0
     plan(task, item)
-    tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
-    n_tiles = task.n_rows // task.inner * tiles_per_inner
-    n_threads = threads_for(task.n_rows * task.n_classes, n_tiles, n_threads)
-    size = task.tile_rows if task.tile_rows < task.inner else task.inner
+    n_tiles = task.n_rows // task.inner * task.tiles_per_inner
+    n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
+    split = n_threads > 1 and task.n_chunks > 1 and n_tiles < 2 * n_threads
+    if not split and n_threads > n_tiles:
+        n_threads = n_tiles
+    width = task.tile_rows if task.tile_rows < task.inner else task.inner
     if task.orientation == COLUMNS:
-        size = (size + 15) // 16 * 16
-    size = (2 * chunk * size * item + 63) // 64 * 64
-    if n_threads > 1 or size > STACK_BYTES:
-        heap = <char *>malloc(n_threads * size + 64)
+        width = (width + 15) // 16 * 16
+    chunk_bytes = (task.n_classes if task.n_chunks == 1 else CHUNK) * width * item
+    if task.output == PROBABILITY or task.output == GRADIENT:
+        task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
+    task.board_bytes = kernels.board_size(width, task.n_chunks)
+    task.scratch_bytes = chunk_bytes * (1 + (task.n_chunks if task.keep_terms else 1))
+    task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
+    size = task.board_bytes + task.scratch_bytes * n_threads if split else (
+        (task.board_bytes + task.scratch_bytes) * n_threads)
+    if size > STACK_BYTES:
+        heap = <char *>malloc(size + 64)
         if heap == NULL:
-            raise MemoryError(f"csoftmax needs {n_threads * size} bytes of scratch memory")
-        scratch = heap
-    scratch += (64 - <uintptr_t>scratch % 64) % 64
-    slice_tiles = ELEMENTS_PER_SLICE // (task.tile_rows * task.n_classes) + 1
-    first = 0
+            raise MemoryError(f"csoftmax needs {size} bytes of scratch memory")
+        memory = heap
+    memory += (64 - <uintptr_t>memory % 64) % 64
     try:
-        while first < n_tiles:
-            last = first + slice_tiles if first + slice_tiles < n_tiles else n_tiles
-            if n_threads == 1 and n_tiles == 1:
-                one_tile(task, dtype, 0, tiles_per_inner, scratch)
-            elif n_threads == 1:
-                with nogil:
-                    for tile in range(first, last):
-                        one_tile(task, dtype, tile, tiles_per_inner, scratch)
-                    kernels.fence()
-            else:
-                with nogil, parallel(num_threads=n_threads):
-                    for tile in prange(first, last, schedule="static"):
-                        one_tile(task, dtype, tile, tiles_per_inner, scratch + threadid() * size)
-                    kernels.fence()
-            first = last
-            if first < n_tiles:
-                PyErr_CheckSignals()
+        if split:
+            run_chunks(task, dtype, n_threads, memory)
+        else:
+            run_tiles(task, dtype, n_threads, memory)
     finally:
         free(heap)
     return 0

@@ -2,6 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
+from libc.string cimport memcpy
 
 include "exp.pxi"
 include "lanes.pxi"
@@ -12,6 +13,7 @@ include "tile.pxi"
 cdef Kernels table
 table.tile[0] = tile_f32
 table.tile[1] = tile_f64
+table.board_size = board_size
 table.fence = fence
 
 TABLE = PyCapsule_New(&table, "csoftmax.kernels", NULL)

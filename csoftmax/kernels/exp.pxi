@@ -4,10 +4,11 @@
 cdef extern from "lanes.h" nogil:
     float mul_add_f32(float, float, float)
     double mul_add_f64(double, double, double)
-    float times_power_f32(float, float, int)
-    double times_power_f64(double, double, int)
+    float times_power_f32(float, float)
+    double times_power_f64(double, double)
     double inverse_power_f64(double)
     double exponent_f64(double)
+    void prefetch(const void *)
 
 
 cdef inline floating mul_add(floating a, floating b, floating c) noexcept nogil:
@@ -48,8 +49,8 @@ cdef inline floating scaled_exp(floating x, floating maximum) noexcept nogil:
     cdef floating low = (x - (high - back)) - (maximum + back)
     cdef floating magic, k, r, w
     if floating is float:
-        magic = mul_add(high, <floating>1.44269504088896341, <floating>12582912.0)
-        k = magic - <floating>12582912.0
+        magic = mul_add(high, <floating>1.44269504088896341, <floating>12582976.0)
+        k = magic - <floating>12582976.0
         r = mul_add(-k, <floating>0.693145751953125, high)
         r = r + mul_add(-k, <floating>1.4286068203094173e-06, low)
         w = <floating>0.0013814261033573934
@@ -58,8 +59,8 @@ cdef inline floating scaled_exp(floating x, floating maximum) noexcept nogil:
         w = mul_add(w, r, <floating>0.16666519130277124)
         w = mul_add(w, r, <floating>0.49999993348327837)
     else:
-        magic = mul_add(high, <floating>1.44269504088896341, <floating>6755399441055744.0)
-        k = magic - <floating>6755399441055744.0
+        magic = mul_add(high, <floating>1.44269504088896341, <floating>6755399441056256.0)
+        k = magic - <floating>6755399441056256.0
         r = mul_add(-k, <floating>0.6931471805598903, high)
         r = r + mul_add(-k, <floating>5.497923018708371e-14, low)
         w = <floating>2.5110348748311002e-08
@@ -76,9 +77,9 @@ cdef inline floating scaled_exp(floating x, floating maximum) noexcept nogil:
     r = mul_add(w, r, <floating>1)
     # Below the cutoff even 2**20 terms are less than half of the smallest subnormal number.
     if floating is float:
-        return <floating>0 if high < <floating>-130.0 else times_power_f32(r, magic, 64)
+        return <floating>0 if high < <floating>-130.0 else times_power_f32(r, magic)
     else:
-        return <floating>0 if high < <floating>-1060.0 else times_power_f64(r, magic, 512)
+        return <floating>0 if high < <floating>-1060.0 else times_power_f64(r, magic)
 
 
 cdef inline void log1p_parts(double s, double *high, double *low) noexcept nogil:

@@ -3,6 +3,9 @@
 #ifndef CSOFTMAX_LANES_H
 #define CSOFTMAX_LANES_H
 
+#ifndef PF_HINT
+#define PF_HINT 3
+#endif
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,24 +24,24 @@ static inline float mul_add_f32(float a, float b, float c) { return a * b + c; }
 static inline double mul_add_f64(double a, double b, double c) { return a * b + c; }
 #endif
 
-/* y * 2**(integer + plus): `magic` is integer + 1.5 * 2**23 (f64: 2**52), so its low bits are the integer, which the
+/* y * 2**integer: `magic` is integer + 1.5 * 2**23 (f64: 2**52), so its low bits are the integer, which the
  * shift moves onto the exponent field of y; the magic number's own bits leave at the top. */
-static inline float times_power_f32(float y, float magic, int32_t plus)
+static inline float times_power_f32(float y, float magic)
 {
     uint32_t bits, power;
     memcpy(&bits, &y, 4);
     memcpy(&power, &magic, 4);
-    bits += (power << 23) + ((uint32_t)plus << 23);
+    bits += power << 23;
     memcpy(&y, &bits, 4);
     return y;
 }
 
-static inline double times_power_f64(double y, double magic, int64_t plus)
+static inline double times_power_f64(double y, double magic)
 {
     uint64_t bits, power;
     memcpy(&bits, &y, 8);
     memcpy(&power, &magic, 8);
-    bits += (power << 52) + ((uint64_t)plus << 52);
+    bits += power << 52;
     memcpy(&y, &bits, 8);
     return y;
 }
@@ -63,6 +66,51 @@ static inline double exponent_f64(double inverse)
     bits = 0x4330000000000000u + ((0x3ff0000000000000u - bits) >> 52);
     memcpy(&e, &bits, 8);
     return e - 4503599627370496.0;
+}
+
+/* Transpose 8 x 8 elements in three rounds of shuffles between pairs of vectors. Strides in elements. */
+#if defined(__GNUC__) || defined(__clang__)
+#define TRANSPOSE_8X8(NAME, TYPE)                                                                                      \
+static inline void NAME(const TYPE *from, ptrdiff_t from_stride, TYPE *to, ptrdiff_t to_stride)                        \
+{                                                                                                                      \
+    typedef TYPE row __attribute__((vector_size(8 * sizeof(TYPE))));                                                   \
+    row a[8], b[8];                                                                                                    \
+    int i;                                                                                                             \
+    for (i = 0; i < 8; i++) memcpy(&a[i], from + i * from_stride, sizeof(row));                                        \
+    for (i = 0; i < 4; i++) {                                                                                          \
+        b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);                                  \
+        b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);                            \
+    }                                                                                                                  \
+    for (i = 0; i < 4; i++) {                                                                                          \
+        a[2 * i] = __builtin_shufflevector(b[i], b[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);                                  \
+        a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);                            \
+    }                                                                                                                  \
+    for (i = 0; i < 4; i++) {                                                                                          \
+        b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);                                  \
+        b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);                            \
+    }                                                                                                                  \
+    for (i = 0; i < 8; i++) memcpy(to + i * to_stride, &b[i], sizeof(row));                                            \
+}
+#else
+#define TRANSPOSE_8X8(NAME, TYPE)                                                                                      \
+static inline void NAME(const TYPE *from, ptrdiff_t from_stride, TYPE *to, ptrdiff_t to_stride)                        \
+{                                                                                                                      \
+    int i, j;                                                                                                          \
+    for (i = 0; i < 8; i++)                                                                                            \
+        for (j = 0; j < 8; j++) to[j * to_stride + i] = from[i * from_stride + j];                                     \
+}
+#endif
+TRANSPOSE_8X8(transpose_8x8_f32, float)
+TRANSPOSE_8X8(transpose_8x8_f64, double)
+
+/* Ask for a cache line that will be read in the next tile; any address will do. */
+static inline void prefetch(const void *address)
+{
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(address, 0, PF_HINT);
+#else
+    (void)address;
+#endif
 }
 
 /* Copy `size` bytes to memory that will not be read soon: whole cache lines go out without being read in first. */

@@ -2,8 +2,9 @@
 # alone; columns.pxi computes the same in the same order with rows as lanes.
 #
 # The order of a sum, for a chunk of n classes: class j belongs to lane j % 16, those after the last full group of 16
-# to the lane that they have in the group that ends with the last class. A lane adds up to four classes in the dtype,
-# and such fours in double. Lanes l and l + 8 are added, then neighbours, neighbours of those, and so on.
+# to the lane that they have in the group that ends with the last class. Of 64 classes, a lane adds its four in the
+# dtype, then lanes l and l + 8 are added, and the eight sums go on in double. In the end neighbours are added, then
+# neighbours of those, and so on.
 
 cdef enum:
     FOLD = 8                # rows whose lanes are folded together
@@ -45,11 +46,23 @@ cdef inline void max_of_rows(
         maximum[row] = twos[2 * row] if twos[2 * row] > twos[2 * row + 1] else twos[2 * row + 1]
 
 
+cdef inline void measure_group(
+    const floating *x, const floating *maximum, int skip, floating *terms, floating *below, floating *all,
+) noexcept nogil:
+    cdef floating[16] term      # stays in registers
+    exp_group(x, maximum, &term[0])
+    memcpy(terms, term, sizeof(term))
+    add_below(<const floating *>&term[0], skip, below)
+    add_all(<const floating *>&term[0], skip, all)
+
+
 cdef inline void add_rows(
     const floating *x,          # IN   (n_rows, n_classes)
     Py_ssize_t n_rows,          # at most FOLD
     Py_ssize_t n_classes,       # at least 16
     Py_ssize_t row_stride,
+    Py_ssize_t ahead,           # from here to the same place of the next tile, in elements
+    bint keep,
     const floating *maximum,    # IN   (n_rows,)
     floating *terms,            # OUT  (n_rows, n_classes)
     double *others,             # OUT  (n_rows,)
@@ -57,59 +70,61 @@ cdef inline void add_rows(
     cdef double[64] sums
     cdef double[32] fours
     cdef double[16] twos
-    cdef floating[64] counts
-    cdef floating[32] count_fours
-    cdef floating[16] count_twos
-    cdef double[16] total
-    cdef floating[16] below
-    cdef floating[16] ties
+    cdef floating[64] alls
+    cdef floating[32] all_fours
+    cdef floating[16] all_twos
+    cdef double *total          # the row's eight sums, where they are folded: a copy would wait for its own stores
+    cdef floating[16] below, all, m
     cdef Py_ssize_t row, j, i, start
     cdef int l
     cdef const floating *p
     cdef floating *t
-    cdef floating[16] m
-    cdef double unscale = 1 / <double>one(maximum[0])
     for row in range(n_rows):
         p = x + row * row_stride
-        t = terms + row * n_classes
+        t = terms + keep * row * n_classes
         for l in range(16):
             m[l] = maximum[row]
-        for l in range(16):
+        total = &sums[8 * row]
+        for l in range(8):
             total[l] = 0
         for l in range(16):
-            ties[l] = 0
+            all[l] = 0
         j = 0
         while j < n_classes:
             for l in range(16):
                 below[l] = 0
+            i = 0
+            while i < 64 * <Py_ssize_t>sizeof(floating):
+                prefetch(<const char *>(p + j + ahead) + i)
+                i += 64
             if j + 64 <= n_classes:
-                add_group(p + j, m, 0, t + j, below, ties)
-                add_group(p + j + 16, m, 0, t + j + 16, below, ties)
-                add_group(p + j + 32, m, 0, t + j + 32, below, ties)
-                add_group(p + j + 48, m, 0, t + j + 48, below, ties)
+                measure_group(p + j, m, 0, t + keep * j, below, all)
+                measure_group(p + j + 16, m, 0, t + keep * (j + 16), below, all)
+                measure_group(p + j + 32, m, 0, t + keep * (j + 32), below, all)
+                measure_group(p + j + 48, m, 0, t + keep * (j + 48), below, all)
             else:
                 i = j
-                while i < n_classes:
-                    start = i if i < n_classes - 16 else n_classes - 16
-                    add_group(p + start, m, i - start, t + start, below, ties)
+                while i + 16 <= n_classes:
+                    measure_group(p + i, m, 0, t + keep * i, below, all)
                     i += 16
-            for l in range(16):
-                total[l] += below[l]
+                if i < n_classes:
+                    start = n_classes - 16
+                    measure_group(p + start, m, i - start, t + keep * start, below, all)
+            for l in range(8):
+                total[l] += below[l] + below[l + 8]
             j += 64
         for l in range(8):
-            sums[8 * row + l] = total[l] + total[l + 8]
-        for l in range(8):
-            counts[8 * row + l] = ties[l] + ties[l + 8]
+            alls[8 * row + l] = all[l] + all[l + 8]
     for l in range(32):
         fours[l] = sums[2 * l] + sums[2 * l + 1]
     for l in range(16):
         twos[l] = fours[2 * l] + fours[2 * l + 1]
     for l in range(32):
-        count_fours[l] = counts[2 * l] + counts[2 * l + 1]
+        all_fours[l] = alls[2 * l] + alls[2 * l + 1]
     for l in range(16):
-        count_twos[l] = count_fours[2 * l] + count_fours[2 * l + 1]
+        all_twos[l] = all_fours[2 * l] + all_fours[2 * l + 1]
     for row in range(n_rows):
-        others[row] = (twos[2 * row] + twos[2 * row + 1]) * unscale + (count_twos[2 * row] + count_twos[2 * row + 1] - 1)
+        others[row] = without_one(twos[2 * row] + twos[2 * row + 1], all_twos[2 * row] + all_twos[2 * row + 1])
 
 
 cdef void measure_rows(
@@ -117,7 +132,9 @@ cdef void measure_rows(
     Py_ssize_t n_rows,
     Py_ssize_t n_classes,       # at least 16
     Py_ssize_t row_stride,
-    floating *terms,            # OUT  (n_rows, n_classes), scaled_exp(x, maximum)
+    Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
+    bint keep,                  # whether terms are wanted
+    floating *terms,            # OUT  (n_rows, n_classes), scaled_exp(x, maximum); without keep one group, scrap
     floating *maximum,          # OUT  (n_rows,)
     double *others,             # OUT  (n_rows,), the sum of exp(x - maximum) without the maximum's own 1
 ) noexcept nogil:
@@ -126,6 +143,6 @@ cdef void measure_rows(
     while first < n_rows:
         n = n_rows - first if n_rows - first < FOLD else FOLD
         max_of_rows(x + first * row_stride, n, n_classes, row_stride, maximum + first)
-        add_rows(x + first * row_stride, n, n_classes, row_stride, maximum + first, terms + first * n_classes,
+        add_rows(x + first * row_stride, n, n_classes, row_stride, ahead, keep, maximum + first, terms + keep * first * n_classes,
                  others + first)
         first += FOLD

@@ -19,6 +19,11 @@ cdef enum Orientation:
     ROWS                    # a tile is (n_rows, n_classes): classes are lanes
     COLUMNS                 # a tile is (n_classes, n_rows): rows are lanes
 
+cdef enum Steps:            # of a tile; they may be added
+    MEASURE = 1             # chunks: their maxima and sums
+    FINISH = 2              # rows: merge their chunks, results of rows
+    WRITE = 4               # chunks: results of classes
+
 cdef struct Layout:         # where the elements of an array lie; strides in bytes, rows in C order of their dimensions
     char *data
     int n_dims              # dimensions that number the rows, those merged that can be
@@ -32,12 +37,19 @@ cdef struct Task:
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
-    bint x_direct           # tiles are read where they lie; else they are gathered first
-    bint out_direct         # tiles are written where they belong as a block; else element by element
+    bint x_direct           # tiles are read where they lie,
+    bint x_rows             # or transposed from contiguous rows; else they are gathered element by element
+    bint out_direct         # tiles are written where they belong,
+    bint out_rows           # or transposed to contiguous rows; else they are scattered
+    bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes
     Py_ssize_t tile_rows    # at most MAX_TILE_ROWS
     Py_ssize_t inner        # a tile never crosses a multiple of so many rows
+    Py_ssize_t tiles_per_inner
+    Py_ssize_t n_chunks
+    Py_ssize_t board_bytes
+    Py_ssize_t scratch_bytes
     void *logsumexp         # OUT (n_rows,), or NULL
     float *loss_f32         # OUT (n_rows,), or NULL
     double *loss_f64        # OUT (n_rows,), or NULL
@@ -46,9 +58,15 @@ cdef struct Task:
     int64_t ignore_index
     double scale            # of the gradient
 
-# One tile: rows first_row to first_row + n_rows - 1; scratch holds scratch_size bytes, 64-byte aligned.
-ctypedef void (*tile_function)(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, char *scratch) noexcept nogil
+# Take `steps` with rows first_row to first_row + n_rows - 1 and chunks first_chunk to end_chunk - 1. The board holds what
+# the steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits and for its
+# terms, or with keep_terms for those of all chunks. Both are aligned to 64 bytes.
+ctypedef void (*tile_function)(
+    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
+    Py_ssize_t end_chunk, char *board, char *scratch,
+) noexcept nogil
 
 cdef struct Kernels:
     tile_function[2] tile               # float32, float64
+    Py_ssize_t (*board_size)(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil
     void (*fence)() noexcept nogil      # after the last tile of a thread, if the task streams

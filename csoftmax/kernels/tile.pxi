@@ -3,15 +3,17 @@
 
 from libc.math cimport INFINITY, NAN, isinf, isnan
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
 
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, NOTHING, PROBABILITY, ROWS, Kernels, Layout, Task,
+    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE, Kernels, Layout,
+    Orientation, Steps, Task,
 )
 
 cdef extern from "lanes.h" nogil:
     void stream_bytes(char *out, const char *start, size_t size)
     void stream_fence()
+    void transpose_8x8_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
+    void transpose_8x8_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
 
 
 # ---- Elements in and out ----
@@ -39,18 +41,56 @@ cdef void row_offsets(const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, 
             d -= 1
 
 
-cdef inline void transpose(
-    const floating *start,      # IN   (n, m)
-    Py_ssize_t n,
-    Py_ssize_t m,
-    Py_ssize_t from_stride,
-    floating *to,               # OUT  (m, n)
-    Py_ssize_t to_stride,
+cdef inline void transpose_block(const floating *start, Py_ssize_t stride, floating *to, Py_ssize_t to_stride) noexcept nogil:
+    if floating is float:
+        transpose_8x8_f32(start, stride, to, to_stride)
+    else:
+        transpose_8x8_f64(start, stride, to, to_stride)
+
+
+cdef inline void transpose_short(
+    const floating *start, Py_ssize_t n, Py_ssize_t m, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
+    """(n, m) to (m, n), element by element; with m and a stride that are constants the compiler shuffles."""
     cdef Py_ssize_t i, j
     for j in range(m):
         for i in range(n):
-            to[j * to_stride + i] = start[i * from_stride + j]
+            to[j * to_stride + i] = start[i * stride + j]
+
+
+cdef void transpose(
+    const floating *start,      # IN   (n, m)
+    Py_ssize_t n,
+    Py_ssize_t m,
+    Py_ssize_t stride,
+    floating *to,               # OUT  (m, n)
+    Py_ssize_t to_stride,
+) noexcept nogil:
+    """In blocks of 8 x 8; where 8 does not divide a side, the last block overlaps the one before."""
+    cdef Py_ssize_t i = 0, j, i0, j0
+    if n >= 8 and m >= 8:
+        while i < n:
+            i0 = i if i < n - 8 else n - 8
+            j = 0
+            while j < m:
+                j0 = j if j < m - 8 else m - 8
+                transpose_block(start + i0 * stride + j0, stride, to + j0 * to_stride + i0, to_stride)
+                j += 8
+            i += 8
+    elif m == 2 and stride == 2:
+        transpose_short(start, n, 2, 2, to, to_stride)
+    elif m == 3 and stride == 3:
+        transpose_short(start, n, 3, 3, to, to_stride)
+    elif m == 4 and stride == 4:
+        transpose_short(start, n, 4, 4, to, to_stride)
+    elif n == 2 and to_stride == 2:
+        transpose_short(start, 2, m, stride, to, 2)
+    elif n == 3 and to_stride == 3:
+        transpose_short(start, 3, m, stride, to, 3)
+    elif n == 4 and to_stride == 4:
+        transpose_short(start, 4, m, stride, to, 4)
+    else:
+        transpose_short(start, n, m, stride, to, to_stride)
 
 
 cdef void gather(
@@ -106,123 +146,207 @@ cdef inline void put_block(void *to, const void *start, size_t size, bint stream
         memcpy(to, start, size)
 
 
-# ---- A chunk of classes of a tile, as ROWS or as COLUMNS ----
+# ---- A part of a tile: all its rows, or rows as lanes, and a chunk of its classes ----
+
+cdef struct Part:
+    Py_ssize_t first_row, n_rows
+    Py_ssize_t width            # n_rows; as COLUMNS up to the next multiple of 16
+    Py_ssize_t first_class, n_classes
+
+
+cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk) noexcept nogil:
+    cdef Part part
+    part.first_row = first_row
+    part.n_rows = n_rows
+    part.width = n_rows if task.orientation == ROWS else (n_rows + 15) // 16 * 16
+    part.first_class = chunk * CHUNK
+    part.n_classes = task.n_classes - part.first_class
+    if part.n_classes > CHUNK:
+        part.n_classes = CHUNK
+    return part
+
 
 cdef const floating *take(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t first_class,
-    Py_ssize_t n_classes, floating *room, Py_ssize_t *stride,
+    const Task *task, const Part *part, floating *room, bint is_there, Py_ssize_t *stride,
 ) noexcept nogil:
-    """The tile's logits: where they lie if the kernels can read them there, else gathered into room.
+    """The part's logits: where they lie if the kernels can read them there, else brought into room.
 
-    stride is that of rows (ROWS) or of classes (COLUMNS); columns beyond n_rows up to width hold zeros.
+    is_there: room still holds them.
+    stride is that of rows (ROWS) or of classes (COLUMNS); columns from n_rows up to width hold zeros.
     """
     cdef Py_ssize_t offset, j, row
     cdef Py_ssize_t item = sizeof(floating)
+    cdef Py_ssize_t row_stride = task.x.strides[0] // item if task.x.n_dims else task.n_classes
+    row_offsets(&task.x, part.first_row, 1, &offset)
     if task.orientation == ROWS:
         if task.x_direct:
-            row_offsets(&task.x, first_row, 1, &offset)
-            stride[0] = task.x.strides[0] // item if task.x.n_dims else n_classes
-            return <const floating *>(task.x.data + offset) + first_class
-        gather(&task.x, first_row, n_rows, first_class, n_classes, room, n_classes, 1)
-        stride[0] = n_classes
+            stride[0] = row_stride
+            return <const floating *>(task.x.data + offset) + part.first_class
+        stride[0] = part.n_classes
+        if not is_there:
+            gather(&task.x, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
         return room
-    if task.x_direct and n_rows == width:
-        row_offsets(&task.x, first_row, 1, &offset)
+    if task.x_direct and part.n_rows == part.width:
         stride[0] = task.x.class_stride // item
-        return <const floating *>(task.x.data + offset) + first_class * stride[0]
-    gather(&task.x, first_row, n_rows, first_class, n_classes, room, 1, width)
-    for j in range(n_classes):
-        for row in range(n_rows, width):
-            room[j * width + row] = 0
-    stride[0] = width
+        return <const floating *>(task.x.data + offset) + part.first_class * stride[0]
+    stride[0] = part.width
+    if is_there:
+        return room
+    if task.x_rows:
+        transpose(<const floating *>(task.x.data + offset) + part.first_class, part.n_rows, part.n_classes, row_stride,
+                  room, part.width)
+    else:
+        gather(&task.x, part.first_row, part.n_rows, part.first_class, part.n_classes, room, 1, part.width)
+    for j in range(part.n_classes):
+        for row in range(part.n_rows, part.width):
+            room[j * part.width + row] = 0
     return room
 
 
-cdef void put(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t first_class,
-    Py_ssize_t n_classes, const floating *values,
-) noexcept nogil:
+cdef floating *destination(const Task *task, const Part *part, floating *values, Py_ssize_t *stride) noexcept nogil:
+    """Where values are written as they come: the output itself if they may lie there at once, else `values`."""
+    cdef Py_ssize_t offset
+    if task.stream or not task.out_direct or part.n_rows != part.width:
+        stride[0] = part.n_classes if task.orientation == ROWS else part.width
+        return values
+    stride[0] = task.n_classes if task.orientation == ROWS else task.out.class_stride // <Py_ssize_t>sizeof(floating)
+    row_offsets(&task.out, part.first_row, 1, &offset)
+    return <floating *>(task.out.data + offset + part.first_class * task.out.class_stride)
+
+
+cdef void put(const Task *task, const Part *part, const floating *values, floating *room) noexcept nogil:
+    """Bring values to the output; room is free."""
     cdef Py_ssize_t offset, j
     cdef Py_ssize_t item = sizeof(floating)
+    cdef Py_ssize_t size = part.n_rows * part.n_classes * item
     cdef char *to
-    if not task.out_direct:
-        if task.orientation == ROWS:
-            scatter(&task.out, first_row, n_rows, first_class, n_classes, values, n_classes, 1)
+    row_offsets(&task.out, part.first_row, 1, &offset)
+    to = task.out.data + offset + part.first_class * task.out.class_stride
+    if task.orientation == ROWS and task.out_direct:
+        put_block(to, values, size, task.stream)
+    elif task.orientation == ROWS:
+        scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
+    elif task.out_direct:
+        for j in range(part.n_classes):
+            put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.stream)
+    elif task.out_rows and part.n_classes == task.n_classes:
+        if task.stream:
+            transpose(values, part.n_classes, part.n_rows, part.width, room, part.n_classes)
+            put_block(to, room, size, True)
         else:
-            scatter(&task.out, first_row, n_rows, first_class, n_classes, values, 1, width)
-        return
-    row_offsets(&task.out, first_row, 1, &offset)
-    to = task.out.data + offset + first_class * task.out.class_stride
-    if task.orientation == ROWS:
-        put_block(to, values, n_rows * n_classes * item, task.stream)
+            transpose(values, part.n_classes, part.n_rows, part.width, <floating *>to, part.n_classes)
     else:
-        for j in range(n_classes):
-            put_block(to + j * task.out.class_stride, values + j * width, n_rows * item, task.stream)
+        scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, 1, part.width)
+
+
+# ---- What is known of a tile's rows ----
+
+cdef struct Board:
+    # (n_chunks, width) each: the states of the chunks
+    void *chunk_maximum         # floating
+    double *chunk_others
+    # (width,) each: the states and numbers of the rows
+    void *maximum               # floating
+    double *others
+    void *at_target             # floating, the target's logit
+    double *factor              # PROBABILITY, GRADIENT: exp(x - maximum) times factor is the value of a class
+    void *a                     # floating: LOG_PROBABILITY: (x - a) - b is the value
+    void *b                     # floating; GRADIENT: the target's value
+    bint *special               # whether some row is not finite
+
+
+cdef Py_ssize_t board_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
+    """In bytes, for the larger dtype; a multiple of 64."""
+    return (8 * width * (2 * n_chunks + 6) + 64 + 63) // 64 * 64
+
+
+cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
+    cdef Board board
+    cdef double *p = <double *>memory
+    board.others = p
+    board.factor = p + width
+    board.maximum = p + 2 * width
+    board.at_target = p + 3 * width
+    board.a = p + 4 * width
+    board.b = p + 5 * width
+    board.chunk_others = p + 6 * width
+    board.chunk_maximum = p + (6 + n_chunks) * width
+    board.special = <bint *>(p + (6 + 2 * n_chunks) * width)
+    return board
+
+
+# ---- Three steps: measure the chunks, finish the rows, write the chunks ----
+
+cdef bint find_special(const floating *maximum, const double *others, Py_ssize_t n_rows) noexcept nogil:
+    """Whether there is a row whose result is not finite: its maximum is infinite, or it holds a NaN."""
+    cdef Py_ssize_t row
+    cdef int found = 0
+    for row in range(n_rows):
+        found |= (maximum[row] - maximum[row] != 0) | (others[row] != others[row])
+    return found
 
 
 cdef void measure(
-    const Task *task, const floating *x, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_classes,
-    floating *terms, floating *maximum, double *others,
+    const Task *task, const Part *part, const floating *x, Py_ssize_t stride, floating *terms, floating *maximum,
+    double *others,
 ) noexcept nogil:
-    """Maximum and sum of the others of each row; a row whose maximum is infinite has 0, or NaN if it holds a NaN."""
+    """State of each row in a chunk; where the maximum is infinite, others is 0, or NaN if the row holds a NaN."""
     cdef floating[16] padded, padded_terms
+    cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
-    cdef Py_ssize_t row_step = stride if task.orientation == ROWS else 1
-    cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else stride
+    cdef bint keep = task.keep_terms
     if task.orientation == COLUMNS:
-        measure_columns(x, stride, n_classes, width, terms, maximum, others)
-    elif n_classes >= 16:
-        measure_rows(x, n_rows, n_classes, stride, terms, maximum, others)
+        measure_columns(x, stride, n, part.width, terms, maximum, others)
+    elif n >= 16:
+        measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n, keep, terms,
+                     maximum, others)
     else:
-        for row in range(n_rows):
+        for row in range(part.n_rows):
             for j in range(16):
-                padded[j] = x[row * stride + j] if j < n_classes else -<floating>INFINITY
-            measure_rows(&padded[0], 1, 16, 16, &padded_terms[0], maximum + row, others + row)
-            memcpy(terms + row * n_classes, padded_terms, n_classes * sizeof(floating))
-    for row in range(n_rows):
+                padded[j] = x[row * stride + j] if j < n else -<floating>INFINITY
+            measure_rows(<const floating *>&padded[0], 1, 16, 16, 0, True, &padded_terms[0], maximum + row, others + row)
+            if keep:
+                memcpy(terms + row * n, padded_terms, n * sizeof(floating))
+    if not find_special(<const floating *>maximum, <const double *>others, part.n_rows):
+        return
+    for row in range(part.n_rows):
         if isinf(maximum[row]):
             others[row] = 0
-            for j in range(n_classes):
-                if isnan(x[row * row_step + j * class_step]):
+            for j in range(n):
+                if isnan(x[row * stride + j] if task.orientation == ROWS else x[j * stride + row]):
                     others[row] = NAN
+                if keep:  # a chunk of nothing but -inf: the row's other chunks decide
+                    terms[row * n + j if task.orientation == ROWS else j * part.width + row] = 0
 
 
-cdef void terms_again(
-    const Task *task, const floating *x, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *maximum, floating *terms,
+cdef void measure_chunk(
+    const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk, floating *room,
+    floating *terms,
 ) noexcept nogil:
-    """scaled_exp of a chunk, now that the maximum of the whole row is known."""
-    cdef Py_ssize_t row, j
-    if task.orientation == ROWS:
+    cdef Part part = part_of(task, first_row, n_rows, chunk)
+    cdef Py_ssize_t stride = 0, row, target
+    cdef const floating *x = take(task, &part, room, False, &stride)
+    measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + chunk * part.width,
+            board.chunk_others + chunk * part.width)
+    if task.target != NULL:
         for row in range(n_rows):
-            for j in range(n_classes):
-                terms[row * n_classes + j] = scaled_exp(x[row * stride + j], maximum[row])
-    else:
-        for j in range(n_classes):
-            for row in range(width):
-                terms[j * width + row] = scaled_exp(x[j * stride + row], maximum[row])
+            target = target_of(task, first_row + row) - part.first_class
+            if 0 <= target < part.n_classes:
+                (<floating *>board.at_target)[row] = x[
+                    row * stride + target if task.orientation == ROWS else target * stride + row
+                ]
 
 
-# ---- The numbers of a row ----
-
-cdef void merge(floating *maximum, double *others, floating chunk_maximum, double chunk_others) noexcept nogil:
+cdef inline void merge(double *maximum, double *others, double chunk_maximum, double chunk_others) noexcept nogil:
     """Add a chunk's state to a row's: the larger maximum stays, the other side joins the sum of the others."""
     cdef double high = maximum[0], low = chunk_maximum, stays = others[0], joins = chunk_others
     if low > high:
         high, low, stays, joins = low, high, joins, stays
-    maximum[0] = <floating>high
+    maximum[0] = high
     if high == low:
         others[0] = stays + joins + 1
     else:
         others[0] = stays + (1 + joins) * (scaled_exp(low, high) / one(high))
-
-
-cdef void two_sum(double a, double b, double *high, double *low) noexcept nogil:
-    """a + b = high + low exactly."""
-    cdef double back
-    high[0] = a + b
-    back = high[0] - a
-    low[0] = (a - (high[0] - back)) + (b - back)
 
 
 cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
@@ -235,158 +359,262 @@ cdef inline Py_ssize_t target_of(const Task *task, Py_ssize_t row) noexcept nogi
     return target if 0 <= target < task.n_classes else 0
 
 
-cdef void finish(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows,
-    const floating *maximum,    # IN   (n_rows,)
-    const double *others,       # IN   (n_rows,)
-    const double *at_target,    # IN   (n_rows,), the target's logit
-    floating *a,                # OUT  (n_rows,)  PROBABILITY, GRADIENT: a term times a is the class's value
-    floating *b,                # OUT  (n_rows,)  LOG_PROBABILITY: (x - a) - b; GRADIENT: the target's value
+cdef void finish_rows(
+    const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_chunks,
+    floating like,              # of the dtype
 ) noexcept nogil:
-    cdef Py_ssize_t row
-    cdef double high, low, s, m, d, d_low, loss
-    cdef double[256] log_high, log_low, shift
-    cdef double scale = task.scale / one(<floating>1)
+    cdef floating *maximum = <floating *>board.maximum
+    cdef const floating *at_target = <const floating *>board.at_target
+    cdef floating *a = <floating *>board.a
+    cdef floating *b = <floating *>board.b
+    cdef double *others = board.others
+    cdef Py_ssize_t row, chunk
+    cdef double high, low, m, rounded, back
+    cdef double[256] lost, loss
+    cdef floating[256] shift
+    cdef bint special
+    memcpy(maximum, board.chunk_maximum, width * sizeof(floating))
+    memcpy(others, board.chunk_others, width * sizeof(double))
+    if n_chunks > 1:
+        for row in range(n_rows):
+            m = maximum[row]
+            for chunk in range(1, n_chunks):
+                merge(&m, &others[row], (<floating *>board.chunk_maximum)[chunk * width + row],
+                      board.chunk_others[chunk * width + row])
+            maximum[row] = <floating>m
+    special = find_special(<const floating *>maximum, <const double *>others, n_rows)
+    board.special[0] = special
     if task.output == PROBABILITY or task.output == GRADIENT:
         for row in range(n_rows):
-            a[row] = <floating>(scale / (1 + others[row]))
+            board.factor[row] = task.scale / (1 + others[row])
+    if task.output == GRADIENT:
+        # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
+        for row in range(n_rows):
+            b[row] = scaled_exp(at_target[row], maximum[row]) * (1 / one(like))
+        for row in range(n_rows):
+            b[row] = <floating>(-board.factor[row] * (others[row] + (1 - <double>b[row])))
     if task.output == PROBABILITY:
         return
     for row in range(n_rows):
-        log1p_parts(others[row], &log_high[row], &log_low[row])
-    for row in range(n_rows):
-        # logsumexp in the dtype, and what its rounding lost
+        # logsumexp = shift + lost: in the dtype, and what its rounding lost
+        log1p_parts(others[row], &high, &low)
         m = maximum[row]
-        d = <floating>(m + log_high[row])
-        s = d - m
-        shift[row] = d
-        log_low[row] = log_low[row] + ((m - (d - s)) + (log_high[row] - s))
+        shift[row] = <floating>(m + high)
+        rounded = shift[row]
+        back = rounded - m
+        lost[row] = low + ((m - (rounded - back)) + (high - back))
     if task.output == LOG_PROBABILITY:
+        memcpy(a, shift, n_rows * sizeof(floating))
         for row in range(n_rows):
-            a[row] = <floating>shift[row]
-            b[row] = <floating>log_low[row]
+            b[row] = <floating>lost[row]
     if task.logsumexp != NULL:
-        for row in range(n_rows):
-            (<floating *>task.logsumexp)[first_row + row] = <floating>shift[row]
-            if isinf(maximum[row]) or isnan(others[row]):
-                (<floating *>task.logsumexp)[first_row + row] = NAN if isnan(others[row]) else maximum[row]
+        memcpy(<floating *>task.logsumexp + first_row, shift, n_rows * sizeof(floating))
+        if special:
+            for row in range(n_rows):
+                if isnan(others[row]) or isinf(maximum[row]):
+                    (<floating *>task.logsumexp)[first_row + row] = <floating>NAN if isnan(others[row]) else maximum[row]
     if task.target == NULL:
         return
     for row in range(n_rows):
-        m = maximum[row]
-        s = others[row]
-        if is_ignored(task, first_row + row):
-            loss = 0
-        elif isinf(maximum[row]) or isnan(s):
-            loss = NAN
+        # (shift - x_t) + lost, the difference exact; an infinite one is the loss
+        m = -<double>at_target[row]
+        high = shift[row] + m
+        back = high - shift[row]
+        low = (shift[row] - (high - back)) + (m - back)
+        loss[row] = high + (low + lost[row]) if high < INFINITY else high
+    if special:
+        for row in range(n_rows):
+            if isnan(others[row]) or isinf(maximum[row]):
+                loss[row] = NAN
+    if task.has_ignore_index:
+        for row in range(n_rows):
+            loss[row] = 0 if task.target[first_row + row] == task.ignore_index else loss[row]
+    if task.loss_f32 != NULL:
+        for row in range(n_rows):
+            task.loss_f32[first_row + row] = <float>loss[row]
+    if task.loss_f64 != NULL:
+        memcpy(task.loss_f64 + first_row, loss, n_rows * sizeof(double))
+
+
+cdef enum Formula:
+    TERMS                       # source * a, source being terms
+    LOGS                        # (source - a) - b, source being logits
+    LOGITS                      # scaled_exp(source, b) * a, source being logits
+
+
+cdef inline void write_group(
+    Formula formula, const floating *source, const floating *a, const floating *b, floating *to,
+) noexcept nogil:
+    cdef floating[16] value     # read before anything is written: to may be source
+    cdef int l
+    for l in range(16):
+        if formula == TERMS:
+            value[l] = source[l] * a[l]
+        elif formula == LOGS:
+            value[l] = (source[l] - a[l]) - b[l]
         else:
-            # (m - x_t) + log1p(others); shift and log_low hold m + log1p(others), whole.
-            two_sum(shift[row], -at_target[row], &high, &low)
-            loss = high + (low + log_low[row]) if high < INFINITY else INFINITY
-        if task.loss_f32 != NULL:
-            task.loss_f32[first_row + row] = <float>loss
-        if task.loss_f64 != NULL:
-            task.loss_f64[first_row + row] = loss
-        if task.output == GRADIENT:
-            # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
-            high = scaled_exp(at_target[row], m) / one(m)
-            b[row] = <floating>(-task.scale * (s + (1 - high)) / (1 + s))
+            value[l] = scaled_exp(source[l], b[l]) * a[l]
+    for l in range(16):
+        to[l] = value[l]
 
 
-# ---- The tile ----
+cdef inline void write_rows(
+    Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
+    const floating *a, const floating *b, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef Py_ssize_t row, j
+    cdef int l
+    cdef floating[16] a_lanes, b_lanes, last, padded
+    cdef const floating *p
+    cdef floating *q
+    for row in range(n_rows):
+        p = source + row * stride
+        q = to + row * to_stride
+        for l in range(16):
+            a_lanes[l] = a[row]
+        for l in range(16):
+            b_lanes[l] = b[row]
+        if n_classes < 16:
+            for l in range(16):
+                padded[l] = p[l if l < n_classes else 0]
+            write_group(formula, <const floating *>&padded[0], &a_lanes[0], &b_lanes[0], &last[0])
+            memcpy(q, last, n_classes * sizeof(floating))
+            continue
+        # The last group may overlap the one before: its values first, written last.
+        write_group(formula, p + n_classes - 16, &a_lanes[0], &b_lanes[0], &last[0])
+        j = 0
+        while j + 16 < n_classes:
+            write_group(formula, p + j, &a_lanes[0], &b_lanes[0], q + j)
+            j += 16
+        memcpy(q + n_classes - 16, last, sizeof(last))
+
+
+cdef inline void write_columns(
+    Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
+    const floating *a, const floating *b, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef Py_ssize_t row, j
+    for j in range(n_classes):
+        row = 0
+        while row < width:
+            write_group(formula, source + j * stride + row, a + row, b + row, to + j * to_stride + row)
+            row += 16
+
+
+cdef inline void write_values(
+    Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
+    Py_ssize_t n_classes, const floating *a, const floating *b, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    if orientation == ROWS:
+        write_rows(formula, source, stride, n_rows, n_classes, a, b, to, to_stride)
+    else:
+        write_columns(formula, source, stride, n_rows, n_classes, a, b, to, to_stride)
+
+
+cdef void mend(
+    const Task *task, const Part *part, const Board *board, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    """What the formulas do not give: a gradient's target entry, rows that are NaN, rows that are ignored."""
+    cdef Py_ssize_t row, j, target
+    cdef Py_ssize_t row_step = to_stride if task.orientation == ROWS else 1
+    cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else to_stride
+    cdef floating blank
+    if task.output == GRADIENT:
+        for row in range(part.n_rows):
+            target = target_of(task, part.first_row + row) - part.first_class
+            if 0 <= target < part.n_classes:
+                to[row * row_step + target * class_step] = (<floating *>board.b)[row]
+    if not board.special[0] and not (task.output == GRADIENT and task.has_ignore_index):
+        return
+    for row in range(part.n_rows):
+        if is_ignored(task, part.first_row + row):
+            blank = 0
+        elif isinf((<floating *>board.maximum)[row]) or isnan(board.others[row]):
+            blank = NAN
+        else:
+            continue
+        for j in range(part.n_classes):
+            to[row * row_step + j * class_step] = blank
+
 
 cdef void write_chunk(
-    const Task *task, const floating *x, Py_ssize_t stride, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t width,
-    Py_ssize_t first_class, Py_ssize_t n_classes, const floating *maximum, const double *others, const floating *a,
-    const floating *b, floating *values,
+    const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk, floating *room,
+    bint is_there,              # room still holds the chunk's logits
+    floating *values,           # INOUT terms if task.keep_terms
 ) noexcept nogil:
-    """Turn a chunk's terms (LOG_PROBABILITY: its logits) into the output's values, in place in `values`."""
-    cdef Py_ssize_t row, j, target
-    cdef Py_ssize_t row_step = n_classes if task.orientation == ROWS else 1
-    cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else width
-    cdef floating blank
-    cdef bint is_blank
-    if task.output == LOG_PROBABILITY:
-        if task.orientation == ROWS:
-            for row in range(n_rows):
-                for j in range(n_classes):
-                    values[row * n_classes + j] = (x[row * stride + j] - a[row]) - b[row]
-        else:
-            for j in range(n_classes):
-                for row in range(width):
-                    values[j * width + row] = (x[j * stride + row] - a[row]) - b[row]
-    elif task.orientation == ROWS:
-        for row in range(n_rows):
-            for j in range(n_classes):
-                values[row * n_classes + j] *= a[row]
-    else:
-        for j in range(n_classes):
-            for row in range(width):
-                values[j * width + row] *= a[row]
-    for row in range(n_rows):
-        is_blank = isinf(maximum[row]) or isnan(others[row])
-        blank = NAN
-        if task.output == GRADIENT:
-            target = target_of(task, first_row + row) - first_class
-            if 0 <= target < n_classes:
-                values[row * row_step + target * class_step] = b[row]
-            if is_ignored(task, first_row + row):
-                is_blank = True
-                blank = 0
-        if is_blank:
-            for j in range(n_classes):
-                values[row * row_step + j * class_step] = blank
-
-
-cdef void run_tile(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, floating *room) noexcept nogil:
-    """room holds two chunks of the tile: gathered logits, and terms that become the output's values."""
-    cdef floating[256] maximum, chunk_maximum, a, b
-    cdef double[256] others, chunk_others, at_target
-    cdef Py_ssize_t width = n_rows if task.orientation == ROWS else (n_rows + 15) // 16 * 16
-    cdef Py_ssize_t chunk = task.n_classes if task.n_classes < CHUNK else CHUNK
-    cdef Py_ssize_t first_class = 0, n, stride = 0, row, target
-    cdef floating *values = room + chunk * width
+    cdef Part part = part_of(task, first_row, n_rows, chunk)
+    cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
+    cdef const floating *maximum = <const floating *>board.maximum
     cdef const floating *x = NULL
-    cdef Py_ssize_t row_step, class_step
-    while first_class < task.n_classes:
-        n = task.n_classes - first_class if task.n_classes - first_class < chunk else chunk
-        x = take(task, first_row, n_rows, width, first_class, n, room, &stride)
-        if first_class == 0:
-            measure(task, x, stride, n_rows, width, n, values, &maximum[0], &others[0])
+    cdef floating[256] a, b
+    cdef Py_ssize_t stride = 0, to_stride = 0, row
+    cdef floating *to = destination(task, &part, values, &to_stride)
+    if task.output == LOG_PROBABILITY:
+        x = take(task, &part, room, is_there, &stride)
+        write_values(LOGS, task.orientation, x, stride, part.width, part.n_classes, <const floating *>board.a,
+                     <const floating *>board.b, to, to_stride)
+    else:
+        # exp(x - maximum) = exp(x - chunk_maximum) * exp(chunk_maximum - maximum)
+        for row in range(part.width):
+            b[row] = 0 if isinf(chunk_maximum[row]) else chunk_maximum[row]
+        if task.n_classes <= CHUNK:
+            for row in range(part.width):
+                a[row] = <floating>board.factor[row] * (1 / one(b[0]))
         else:
-            measure(task, x, stride, n_rows, width, n, values, &chunk_maximum[0], &chunk_others[0])
-            for row in range(n_rows):
-                merge(&maximum[row], &others[row], chunk_maximum[row], chunk_others[row])
-        if task.target != NULL:
-            row_step = stride if task.orientation == ROWS else 1
-            class_step = 1 if task.orientation == ROWS else stride
-            for row in range(n_rows):
-                target = target_of(task, first_row + row) - first_class
-                if 0 <= target < n:
-                    at_target[row] = x[row * row_step + target * class_step]
-        first_class += n
-    finish(task, first_row, n_rows, &maximum[0], &others[0], &at_target[0], &a[0], &b[0])
-    if task.output == NOTHING:
-        return
-    first_class = 0
-    while first_class < task.n_classes:
-        n = task.n_classes - first_class if task.n_classes - first_class < chunk else chunk
-        if chunk < task.n_classes:
-            x = take(task, first_row, n_rows, width, first_class, n, room, &stride)
-            if task.output != LOG_PROBABILITY:
-                terms_again(task, x, stride, n_rows, width, n, &maximum[0], values)
-        write_chunk(task, x, stride, first_row, n_rows, width, first_class, n, &maximum[0], &others[0], &a[0], &b[0],
-                    values)
-        put(task, first_row, n_rows, width, first_class, n, values)
-        first_class += n
+            for row in range(part.width):
+                a[row] = <floating>(
+                    board.factor[row] * (scaled_exp(<double>chunk_maximum[row], <double>maximum[row]) / one(<double>1))
+                ) * (1 / one(b[0]))
+        if task.keep_terms:
+            stride = part.n_classes if task.orientation == ROWS else part.width
+            write_values(TERMS, task.orientation, <const floating *>values, stride, part.width, part.n_classes,
+                         <const floating *>a, <const floating *>b, to, to_stride)
+        else:
+            x = take(task, &part, room, is_there, &stride)
+            write_values(LOGITS, task.orientation, x, stride, part.width, part.n_classes, <const floating *>a,
+                         <const floating *>b, to, to_stride)
+    mend(task, &part, board, to, to_stride)
+    if to == values:
+        put(task, &part, values, room)
 
 
-cdef void tile_f32(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, char *scratch) noexcept nogil:
-    run_tile(task, first_row, n_rows, <float *>scratch)
+# ---- The build's functions ----
+
+cdef inline void run_tile(
+    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
+    Py_ssize_t end_chunk, char *memory, char *scratch, floating like,
+) noexcept nogil:
+    cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
+    cdef Py_ssize_t chunk_size = task.n_classes if task.n_classes < CHUNK else CHUNK
+    cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width
+    cdef Board board = board_at(memory, width, n_chunks)
+    cdef floating *room = <floating *>scratch
+    cdef floating *terms = room + chunk_size * width
+    cdef Py_ssize_t step = chunk_size * width if task.keep_terms else 0
+    cdef Py_ssize_t chunk
+    if steps & MEASURE:
+        for chunk in range(first_chunk, end_chunk):
+            measure_chunk(task, &board, first_row, n_rows, chunk, room, terms + chunk * step)
+    if steps & FINISH:
+        finish_rows(task, &board, first_row, n_rows, width, n_chunks, like)
+    if steps & WRITE and task.output != NOTHING:
+        for chunk in range(first_chunk, end_chunk):
+            write_chunk(task, &board, first_row, n_rows, chunk, room, (steps & MEASURE) != 0 and n_chunks == 1,
+                        terms + chunk * step)
 
 
-cdef void tile_f64(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, char *scratch) noexcept nogil:
-    run_tile(task, first_row, n_rows, <double *>scratch)
+cdef void tile_f32(
+    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
+    Py_ssize_t end_chunk, char *board, char *scratch,
+) noexcept nogil:
+    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, board, scratch, <float>0)
+
+
+cdef void tile_f64(
+    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
+    Py_ssize_t end_chunk, char *board, char *scratch,
+) noexcept nogil:
+    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, board, scratch, <double>0)
 
 
 cdef void fence() noexcept nogil:

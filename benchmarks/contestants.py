@@ -1,0 +1,186 @@
+"""csoftmax and its peers: for a case, each gives a function of no arguments that does the work once, or None.
+
+Where a library can write into an array that is there already, it does so (`out=`); "fresh" ones return a new one.
+"""
+
+import os
+
+import numpy as np
+
+import csoftmax
+
+
+def ours(case, logits, target, n_threads, fresh):
+    operation = getattr(csoftmax, case.operation)
+    if case.operation.startswith("cross_entropy"):
+        out = {} if fresh or case.operation == "cross_entropy" else {"out": np.empty_like(logits)}
+        return lambda: operation(logits, target, axis=case.axis, n_threads=n_threads, **out)
+    if case.operation == "logsumexp" or fresh:
+        return lambda: operation(logits, case.axis, n_threads=n_threads)
+    out = np.empty_like(logits)
+    return lambda: operation(logits, case.axis, out=out, n_threads=n_threads)
+
+
+def numpy_formula(case, logits, target, n_threads, fresh):
+    """What people write."""
+    axis, operation = case.axis, case.operation
+    rows = int(np.prod(target.shape))
+    index = np.expand_dims(target, axis)
+
+    def formula():
+        shifted = logits - logits.max(axis, keepdims=True)
+        if operation == "softmax":
+            e = np.exp(shifted)
+            return e / e.sum(axis, keepdims=True)
+        if operation == "logsumexp":
+            return logits.max(axis) + np.log(np.exp(shifted).sum(axis))
+        if operation == "cross_entropy_with_grad":
+            p = np.exp(shifted)
+            p /= p.sum(axis, keepdims=True)
+            at_target = np.take_along_axis(p, index, axis)
+            loss = -np.log(at_target).mean()
+            np.put_along_axis(p, index, at_target - 1, axis)
+            return loss, p / rows
+        log_p = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+        return log_p if operation == "log_softmax" else -np.take_along_axis(log_p, index, axis).mean()
+
+    return formula
+
+
+def scipy(case, logits, target, n_threads, fresh):
+    from scipy import special
+
+    if case.operation.startswith("cross_entropy"):
+        return None
+    operation = getattr(special, case.operation)
+    return lambda: operation(logits, axis=case.axis)
+
+
+def torch(case, logits, target, n_threads, fresh):
+    import torch
+
+    torch.set_num_threads(n_threads)
+    x, y, axis = torch.from_numpy(logits), torch.from_numpy(target), case.axis
+    if case.operation.startswith("cross_entropy"):
+        if axis == 0:  # its class axis is 1
+            return None
+        if case.operation == "cross_entropy":
+            return lambda: torch.nn.functional.cross_entropy(x, y)
+        x.requires_grad_(True)
+
+        def with_grad():
+            x.grad = None
+            torch.nn.functional.cross_entropy(x, y).backward()
+
+        return with_grad
+    if case.operation == "logsumexp":
+        return lambda: torch.logsumexp(x, axis)
+    operation = getattr(torch, case.operation)
+    if fresh:
+        return lambda: operation(x, axis)
+    out = torch.empty_like(x)
+    return lambda: operation(x, axis, out=out)
+
+
+def jax(case, logits, target, n_threads, fresh):
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    x, y, axis = jnp.asarray(logits), jnp.asarray(target), case.axis
+
+    def cross_entropy(x, y):
+        log_p = jax.nn.log_softmax(x, axis)
+        return -jnp.take_along_axis(log_p, jnp.expand_dims(y, axis), axis).mean()
+
+    if case.operation == "cross_entropy":
+        work = jax.jit(cross_entropy)
+        return lambda: work(x, y).block_until_ready()
+    if case.operation == "cross_entropy_with_grad":
+        work = jax.jit(jax.value_and_grad(cross_entropy))
+        return lambda: work(x, y)[1].block_until_ready()
+    operation = {"softmax": jax.nn.softmax, "log_softmax": jax.nn.log_softmax,
+                 "logsumexp": jax.nn.logsumexp}[case.operation]
+    work = jax.jit(lambda x: operation(x, axis=axis))
+    return lambda: work(x).block_until_ready()
+
+
+def onnxruntime(case, logits, target, n_threads, fresh):
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    operator = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "logsumexp": "ReduceLogSumExp",
+                "cross_entropy": "SoftmaxCrossEntropyLoss"}.get(case.operation)
+    if operator is None or (case.operation == "cross_entropy" and case.axis != 1):
+        return None
+    kind = TensorProto.FLOAT if case.dtype == "float32" else TensorProto.DOUBLE
+    inputs = [helper.make_tensor_value_info("x", kind, logits.shape)]
+    attributes, names, initializers = {"axis": case.axis}, ["x"], []
+    if case.operation == "logsumexp":
+        attributes, names = {"keepdims": 0}, ["x", "axes"]
+        initializers = [helper.make_tensor("axes", TensorProto.INT64, [1], [case.axis])]
+    if case.operation == "cross_entropy":
+        attributes, names = {"reduction": "mean"}, ["x", "y"]
+        inputs.append(helper.make_tensor_value_info("y", TensorProto.INT64, target.shape))
+    result = {"logsumexp": target.shape, "cross_entropy": ()}.get(case.operation, logits.shape)
+    graph = helper.make_graph(
+        [helper.make_node(operator, names, ["out"], **attributes)], "case", inputs,
+        [helper.make_tensor_value_info("out", kind, result)], initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = n_threads
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
+        return None
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(logits))
+    if case.operation == "cross_entropy":
+        binding.bind_ortvalue_input("y", onnxruntime.OrtValue.ortvalue_from_numpy(target))
+    if fresh:
+        binding.bind_output("out")
+    else:
+        binding.bind_ortvalue_output("out", onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(result, case.dtype)))
+    return lambda: session.run_with_iobinding(binding)
+
+
+def sklearn(case, logits, target, n_threads, fresh):
+    from sklearn._loss import HalfMultinomialLoss
+
+    if not case.operation.startswith("cross_entropy") or len(case.shape) != 2 or case.axis != 1 or case.n_classes < 3:
+        return None
+    if case.bytes > 1 << 26:
+        return None  # minutes
+    loss = HalfMultinomialLoss(n_classes=case.n_classes)
+    y = target.astype(case.dtype)
+    loss_out = np.empty(len(y), case.dtype)
+    if case.operation == "cross_entropy":
+        return lambda: loss.loss(y, logits, loss_out=loss_out, n_threads=n_threads).mean()
+    gradient_out = np.empty_like(logits)
+    return lambda: loss.loss_gradient(
+        y, logits, loss_out=loss_out, gradient_out=gradient_out, n_threads=n_threads)
+
+
+PEERS = {"PyTorch": torch, "JAX": jax, "ONNX Runtime": onnxruntime, "scikit-learn": sklearn, "SciPy": scipy,
+         "NumPy": numpy_formula}
+HAS_OUT = {"PyTorch", "ONNX Runtime"}  # for softmax and log_softmax
+
+
+def contestants(case, n_threads, peers=PEERS):
+    """Name to function for all who take part in the case; ours is first."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    logits, target = case.arrays()
+    writes_array = case.operation in ("softmax", "log_softmax", "cross_entropy_with_grad")
+    table = {"csoftmax": ours(case, logits, target, n_threads, False)}
+    if writes_array:
+        table["csoftmax fresh"] = ours(case, logits, target, n_threads, True)
+    for name, make in PEERS.items():
+        if name not in peers:
+            continue
+        table[name] = make(case, logits, target, n_threads, False)
+        if name in HAS_OUT and case.operation in ("softmax", "log_softmax"):
+            table[name + " fresh"] = make(case, logits, target, n_threads, True)
+    return {name: work for name, work in table.items() if work is not None}

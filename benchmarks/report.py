@@ -1,0 +1,176 @@
+"""Tables and figures from the results of bench.py: `python benchmarks/report.py results.json [figures folder]`."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+PEERS = ["PyTorch", "JAX", "ONNX Runtime", "scikit-learn", "SciPy", "NumPy"]
+
+
+def ratios(case, peer, ours="csoftmax"):
+    """Peer's time over ours, round by round: (rounds,), or None if the peer does not take part."""
+    if peer not in case["seconds"]:
+        return None
+    return np.array(case["seconds"][peer]) / np.array(case["seconds"][ours])
+
+
+def best_peer(case, ours="csoftmax", suffix=""):
+    """Name and median ratio of the peer that comes closest, or is ahead; NumPy's formula counts as one."""
+    medians = {}
+    for peer in PEERS:
+        r = ratios(case, peer + suffix, ours)
+        if r is None and suffix:
+            r = ratios(case, peer, ours)
+        if r is not None:
+            medians[peer] = float(np.median(r))
+    name = min(medians, key=medians.get)
+    return name, medians[name]
+
+
+def label(case):
+    return " x ".join(f"{n:,}" for n in case["shape"]) + (f", axis {case['axis']}" if case["group"] == "other axis" else "")
+
+
+def speed(case, name="csoftmax"):
+    """GB/s of input for large cases, microseconds for tiny calls."""
+    seconds = float(np.median(case["seconds"][name]))
+    if case["group"] == "tiny call":
+        return f"{seconds * 1e6:.2f} us"
+    return f"{case['bytes'] / seconds / 1e9:.1f}"
+
+
+def print_tables(results):
+    m = results["machine"]
+    print(f"{m['cpu']}, {m['threads']} threads, kernels {m['kernels']}, {m['compiler']}, Python {m['python']}, "
+          + ", ".join(f"{k} {v}" for k, v in m["packages"].items() if v) + f", {m['date']}")
+    c = results["ceilings"]
+    print(f"Ceilings, GB/s of input: read {c['read']:.1f}, copy {c['copy']:.1f}, streamed copy {c['stream']:.1f}")
+    for operation in dict.fromkeys(case["operation"] for case in results["cases"]):
+        for dtype in ("float32", "float64"):
+            chosen = [q for q in results["cases"] if (q["operation"], q["dtype"]) == (operation, dtype)]
+            if not chosen:
+                continue
+            peers = [p for p in PEERS if any(p in q["seconds"] for q in chosen)]
+            fresh = any("csoftmax fresh" in q["seconds"] for q in chosen)
+            print(f"\n**{operation}, {dtype}**: csoftmax in GB/s of input (tiny calls: us), then each peer's time over ours\n")
+            print("| shape | csoftmax |" + "".join(f" {p} |" for p in peers) + (" fresh: best peer |" if fresh else ""))
+            print("|---|---|" + "---|" * (len(peers) + fresh))
+            for q in chosen:
+                row = f"| {label(q)} | {speed(q)} |"
+                for p in peers:
+                    r = ratios(q, p)
+                    if r is None:
+                        row += " |"
+                        continue
+                    low, middle, high = np.percentile(r, [25, 50, 75])
+                    cell = f"{middle:.2f} ({low:.2f}-{high:.2f})"
+                    row += f" **{cell}** |" if middle < 1 else f" {cell} |"
+                if fresh:
+                    name, middle = best_peer(q, "csoftmax fresh", " fresh")
+                    row += f" {middle:.2f} {name} |"
+                print(row)
+    print_summary(results)
+
+
+def geometric(values):
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def print_summary(results):
+    cells = [(q, *best_peer(q)) for q in results["cases"]]
+    print(f"\nGeometric mean over {len(cells)} cells: best peer {geometric([r for _, _, r in cells]):.2f}", end="")
+    for peer in PEERS:
+        values = [float(np.median(ratios(q, peer))) for q in results["cases"] if peer in q["seconds"]]
+        if values:
+            print(f", {peer} {geometric(values):.2f}", end="")
+    tiny = [r for q, _, r in cells if q["group"] == "tiny rows"]
+    if tiny:
+        print(f"\nTiny rows, best peer: least {min(tiny):.2f}, geometric mean {geometric(tiny):.2f}", end="")
+    losing = sorted(((r, q, name) for q, name, r in cells if r < 1), key=lambda t: t[0])
+    print(f"\nCells behind the best peer: {len(losing)}")
+    for r, q, name in losing:
+        print(f"  {r:.2f}  {q['operation']} {label(q)} {q['dtype']} ({name})")
+    c = results["ceilings"]
+    print("Distance to the memory's limit, cases of 64 MB and more:")
+    for q in results["cases"]:
+        if q["bytes"] >= 1 << 26 and q["group"] != "one long row":
+            limit = c["stream"] if q["operation"] in ("softmax", "log_softmax", "cross_entropy_with_grad") else c["read"]
+            rate = q["bytes"] / float(np.median(q["seconds"]["csoftmax"])) / 1e9
+            print(f"  {100 * rate / limit:4.0f} %  {q['operation']} {label(q)} {q['dtype']}")
+
+
+def draw(results, folder):
+    """Heat maps of the ratios, and the distance to the ceiling, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import TwoSlopeNorm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    peers = [p for p in PEERS if any(p in q["seconds"] for q in results["cases"])]
+    shapes = list(dict.fromkeys(label(q) for q in results["cases"]))
+    columns = list(dict.fromkeys((q["operation"], q["dtype"]) for q in results["cases"]))
+    columns.sort(key=lambda t: (t[1], [q["operation"] for q in results["cases"]].index(t[0])))
+    short = {"softmax": "softmax", "log_softmax": "log-softmax", "logsumexp": "logsumexp", "cross_entropy": "loss",
+             "cross_entropy_with_grad": "loss + grad"}
+    names = [f"{short[operation]} {dtype[5:]}" for operation, dtype in columns]
+    figure, axes = plt.subplots(2, (len(peers) + 1) // 2, figsize=(15, 0.52 * len(shapes) + 4), sharex=True, sharey=True,
+                                squeeze=False, layout="constrained")
+    for ax in axes.flat[len(peers):]:
+        ax.set_visible(False)
+    norm = TwoSlopeNorm(0, -1, 4)
+    for ax, peer in zip(axes.flat, peers, strict=False):
+        grid = np.full((len(shapes), len(columns)), np.nan)
+        for q in results["cases"]:
+            r = ratios(q, peer)
+            if r is not None:
+                grid[shapes.index(label(q)), columns.index((q["operation"], q["dtype"]))] = np.median(r)
+        ax.set_facecolor("0.92")
+        picture = ax.imshow(np.log2(grid), cmap="RdBu", norm=norm, aspect="auto")
+        for (i, j), value in np.ndenumerate(grid):
+            if np.isfinite(value):
+                dark = np.log2(value) > 2.5 or np.log2(value) < -0.6
+                ax.text(j, i, f"{value:.1f}" if value < 10 else f"{value:.0f}", ha="center", va="center", fontsize=7,
+                        color="white" if dark else "black", weight="bold" if value < 1 else "normal")
+        ax.set_title(peer)
+        ax.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=8)
+        ax.set_yticks(range(len(shapes)), shapes, fontsize=8)
+    m = results["machine"]
+    bar = figure.colorbar(picture, ax=axes, ticks=[-1, 0, 1, 2, 3, 4], shrink=0.6)
+    bar.ax.set_yticklabels(["0.5", "1", "2", "4", "8", "16"])
+    bar.set_label("peer's time / csoftmax's time")
+    figure.suptitle(f"How many times longer the others take: {m['cpu']}, {m['threads']} threads, {m['date']}")
+    figure.savefig(folder / "ratios.svg")
+
+    large = [q for q in results["cases"] if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
+    if not large:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained", sharey=True)
+    titles = ["reading: logsumexp and loss", "reading and writing: softmax, log-softmax, loss + grad"]
+    for ax, title, limit, group in zip(axes, titles, ("read", "stream"), (("logsumexp", "cross_entropy"), (
+            "softmax", "log_softmax", "cross_entropy_with_grad")), strict=True):
+        rows = list(dict.fromkeys(label(q) for q in large))
+        for operation, marker in zip(group, "osD", strict=False):
+            chosen = [q for q in large if q["operation"] == operation]
+            y = [rows.index(label(q)) for q in chosen]
+            ax.plot([q["bytes"] / np.median(q["seconds"]["csoftmax"]) / 1e9 for q in chosen], y, marker, label=operation)
+        ax.axvline(results["ceilings"][limit], color="black", linestyle="--",
+                   label=f"limit of memory, {results['ceilings'][limit]:.0f} GB/s")
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_xlabel("GB/s of input, float32")
+        ax.set_xlim(0)
+        ax.set_title(title)
+        ax.legend(fontsize=8)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].invert_yaxis()
+    figure.savefig(folder / "ceiling.svg")
+
+
+if __name__ == "__main__":
+    loaded = json.loads(Path(sys.argv[1]).read_text())
+    print_tables(loaded)
+    if len(sys.argv) > 2:
+        draw(loaded, Path(sys.argv[2]))
