@@ -272,7 +272,8 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
         width = (width + 15) // 16 * 16
     chunk_bytes = (task.n_classes if task.n_chunks == 1 else CHUNK) * width * item
     if task.output == PROBABILITY or task.output == GRADIENT:
-        task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
+        task.keep_terms = task.n_chunks == 1 or (
+            not split and dtype == 0 and task.n_chunks * chunk_bytes <= KEPT_BYTES)
     task.board_bytes = kernels.board_size(width, task.n_chunks)
     task.scratch_bytes = chunk_bytes * (1 + (task.n_chunks if task.keep_terms else 1))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64

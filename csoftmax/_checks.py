@@ -131,13 +131,13 @@ def target_int64(target, n_classes, ignore_index, function):
     if info.max <= _INT64_MAX or target.size == 0 or target.max() <= _INT64_MAX:
         if ignore_index is not None and ignore_index > _INT64_MAX:
             ignore_index = None
-        return np.ascontiguousarray(target, dtype=np.int64), ignore_index
+        return target.astype(np.int64, order="C", copy=False), ignore_index
     # Unsigned targets that int64 cannot hold: each is ignored, or it is an error.
     is_ignored = np.zeros(target.shape, bool) if ignore_index is None else target == ignore_index
     bad = (target > _INT64_MAX) & ~is_ignored
     if bad.any():
         raise bad_target(target, int(np.flatnonzero(bad)[0]), n_classes, function)
-    classes = np.ascontiguousarray(target.astype(np.int64))
+    classes = target.astype(np.int64, order="C")
     classes[is_ignored] = -1
     return classes, -1
 

@@ -250,7 +250,7 @@ cdef struct Board:
     double *others
     void *at_target             # floating, the target's logit
     double *factor              # PROBABILITY, GRADIENT: exp(x - maximum) times factor is the value of a class
-    void *a                     # floating: LOG_PROBABILITY: (x - a) - b is the value
+    void *a                     # floating: LOG_PROBABILITY: (x - a) + b is the value
     void *b                     # floating; GRADIENT: the target's value
     bint *special               # whether some row is not finite
 
@@ -406,7 +406,7 @@ cdef void finish_rows(
     if task.output == LOG_PROBABILITY:
         memcpy(a, shift, n_rows * sizeof(floating))
         for row in range(n_rows):
-            b[row] = <floating>lost[row]
+            b[row] = <floating>(0 - lost[row])  # never -0.0, so that the result is not
     if task.logsumexp != NULL:
         memcpy(<floating *>task.logsumexp + first_row, shift, n_rows * sizeof(floating))
         if special:
@@ -438,12 +438,12 @@ cdef void finish_rows(
 
 cdef enum Formula:
     TERMS                       # source * a, source being terms
-    LOGS                        # (source - a) - b, source being logits
-    LOGITS                      # scaled_exp(source, b) * a, source being logits
+    LOGS                        # (source - a) + b, source being logits
+    LOGITS                      # scaled_exp(source, b) * c * a, source being logits
 
 
 cdef inline void write_group(
-    Formula formula, const floating *source, const floating *a, const floating *b, floating *to,
+    Formula formula, const floating *source, const floating *a, const floating *b, const floating *c, floating *to,
 ) noexcept nogil:
     cdef floating[16] value     # read before anything is written: to may be source
     cdef int l
@@ -451,20 +451,20 @@ cdef inline void write_group(
         if formula == TERMS:
             value[l] = source[l] * a[l]
         elif formula == LOGS:
-            value[l] = (source[l] - a[l]) - b[l]
+            value[l] = (source[l] - a[l]) + b[l]
         else:
-            value[l] = scaled_exp(source[l], b[l]) * a[l]
+            value[l] = scaled_exp(source[l], b[l]) * c[l] * a[l]
     for l in range(16):
         to[l] = value[l]
 
 
 cdef inline void write_rows(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
-    const floating *a, const floating *b, floating *to, Py_ssize_t to_stride,
+    const floating *a, const floating *b, const floating *c, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     cdef int l
-    cdef floating[16] a_lanes, b_lanes, last, padded
+    cdef floating[16] a_lanes, b_lanes, c_lanes, last, padded
     cdef const floating *p
     cdef floating *q
     for row in range(n_rows):
@@ -474,41 +474,44 @@ cdef inline void write_rows(
             a_lanes[l] = a[row]
         for l in range(16):
             b_lanes[l] = b[row]
+        if formula == LOGITS:
+            for l in range(16):
+                c_lanes[l] = c[row]
         if n_classes < 16:
             for l in range(16):
                 padded[l] = p[l if l < n_classes else 0]
-            write_group(formula, <const floating *>&padded[0], &a_lanes[0], &b_lanes[0], &last[0])
+            write_group(formula, <const floating *>&padded[0], &a_lanes[0], &b_lanes[0], &c_lanes[0], &last[0])
             memcpy(q, last, n_classes * sizeof(floating))
             continue
         # The last group may overlap the one before: its values first, written last.
-        write_group(formula, p + n_classes - 16, &a_lanes[0], &b_lanes[0], &last[0])
+        write_group(formula, p + n_classes - 16, &a_lanes[0], &b_lanes[0], &c_lanes[0], &last[0])
         j = 0
         while j + 16 < n_classes:
-            write_group(formula, p + j, &a_lanes[0], &b_lanes[0], q + j)
+            write_group(formula, p + j, &a_lanes[0], &b_lanes[0], &c_lanes[0], q + j)
             j += 16
         memcpy(q + n_classes - 16, last, sizeof(last))
 
 
 cdef inline void write_columns(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *a, const floating *b, floating *to, Py_ssize_t to_stride,
+    const floating *a, const floating *b, const floating *c, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     for j in range(n_classes):
         row = 0
         while row < width:
-            write_group(formula, source + j * stride + row, a + row, b + row, to + j * to_stride + row)
+            write_group(formula, source + j * stride + row, a + row, b + row, c + row, to + j * to_stride + row)
             row += 16
 
 
 cdef inline void write_values(
     Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
-    Py_ssize_t n_classes, const floating *a, const floating *b, floating *to, Py_ssize_t to_stride,
+    Py_ssize_t n_classes, const floating *a, const floating *b, const floating *c, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     if orientation == ROWS:
-        write_rows(formula, source, stride, n_rows, n_classes, a, b, to, to_stride)
+        write_rows(formula, source, stride, n_rows, n_classes, a, b, c, to, to_stride)
     else:
-        write_columns(formula, source, stride, n_rows, n_classes, a, b, to, to_stride)
+        write_columns(formula, source, stride, n_rows, n_classes, a, b, c, to, to_stride)
 
 
 cdef void mend(
@@ -546,33 +549,44 @@ cdef void write_chunk(
     cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
     cdef const floating *maximum = <const floating *>board.maximum
     cdef const floating *x = NULL
-    cdef floating[256] a, b
+    cdef floating[256] a, b, c
+    cdef floating unscale = 1 / one(<floating>1)
+    cdef floating least = unscale / one(<floating>1)   # far from where a would be subnormal
+    cdef bint keep = task.keep_terms
+    cdef double factor
     cdef Py_ssize_t stride = 0, to_stride = 0, row
     cdef floating *to = destination(task, &part, values, &to_stride)
     if task.output == LOG_PROBABILITY:
         x = take(task, &part, room, is_there, &stride)
         write_values(LOGS, task.orientation, x, stride, part.width, part.n_classes, <const floating *>board.a,
-                     <const floating *>board.b, to, to_stride)
+                     <const floating *>board.b, NULL, to, to_stride)
     else:
-        # exp(x - maximum) = exp(x - chunk_maximum) * exp(chunk_maximum - maximum)
         for row in range(part.width):
-            b[row] = 0 if isinf(chunk_maximum[row]) else chunk_maximum[row]
-        if task.n_classes <= CHUNK:
-            for row in range(part.width):
-                a[row] = <floating>board.factor[row] * (1 / one(b[0]))
-        else:
-            for row in range(part.width):
-                a[row] = <floating>(
-                    board.factor[row] * (scaled_exp(<double>chunk_maximum[row], <double>maximum[row]) / one(<double>1))
-                ) * (1 / one(b[0]))
-        if task.keep_terms:
+            # b is what a term refers to; exp(x - maximum) = exp(x - b) * exp(b - maximum). Float64 has no wider type
+            # for the second factor, and a small one costs digits: then b is the row's maximum itself.
+            b[row] = maximum[row]
+            factor = board.factor[row]
+            if floating is float:
+                if chunk_maximum[row] > maximum[row] - 30:
+                    b[row] = chunk_maximum[row]
+                    factor *= scaled_exp(<double>b[row], <double>maximum[row]) / one(<double>1)
+            keep &= b[row] == chunk_maximum[row]
+            c[row] = 1
+            a[row] = <floating>factor * unscale
+            if -least < a[row] < least and factor != 0:
+                keep = False
+                c[row] = unscale
+                a[row] = <floating>factor
+            if isinf(b[row]):
+                b[row] = 0
+        if keep:
             stride = part.n_classes if task.orientation == ROWS else part.width
             write_values(TERMS, task.orientation, <const floating *>values, stride, part.width, part.n_classes,
-                         <const floating *>a, <const floating *>b, to, to_stride)
+                         <const floating *>a, <const floating *>b, <const floating *>c, to, to_stride)
         else:
             x = take(task, &part, room, is_there, &stride)
             write_values(LOGITS, task.orientation, x, stride, part.width, part.n_classes, <const floating *>a,
-                         <const floating *>b, to, to_stride)
+                         <const floating *>b, <const floating *>c, to, to_stride)
     mend(task, &part, board, to, to_stride)
     if to == values:
         put(task, &part, values, room)

@@ -1,0 +1,57 @@
+# Everything runs in .venv, made from nothing but python3 (3.11 or newer), gcc and make.
+
+PYTHON ?= python3
+BIN = .venv/bin
+SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoftmax/*.h csoftmax/kernels/*)
+INSTALLED = .venv/installed
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 15
+
+$(INSTALLED): $(filter-out %.c %.so %__pycache__,$(SOURCES))
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[test,demo,dev]"
+	touch $@
+
+build: $(INSTALLED)  ## make .venv and build the package in place
+
+demo: $(INSTALLED)  ## train on handwritten digits, beside the NumPy formula; writes demo.png
+	$(BIN)/python examples/digits.py --figure demo.png
+
+test: $(INSTALLED)  ## the whole suite, on every build that this processor has
+	for isa in $$($(BIN)/python -c "from csoftmax import _isa; print(*_isa.available())"); do \
+		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa $(BIN)/python -m pytest -q || exit 1; \
+	done
+
+wheel-test: $(INSTALLED)  ## sdist, wheel from it, the suite against the wheel in an empty environment
+	rm -rf build/wheel-test && mkdir -p build/wheel-test
+	$(BIN)/python -m build --outdir build/wheel-test/dist .
+	$(PYTHON) -m venv build/wheel-test/venv
+	build/wheel-test/venv/bin/python -m pip install --quiet "$$(ls build/wheel-test/dist/*.whl)[test]"
+	cp -r tests examples pyproject.toml build/wheel-test/
+	cd build/wheel-test && venv/bin/python -m pytest -q
+
+lint: $(INSTALLED)  ## ruff and cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint csoftmax
+
+types: $(INSTALLED)  ## mypy on the stubs and on typical calls
+	$(BIN)/mypy tests/typing_cases.py
+
+check: lint types test  ## all three
+
+peers:  ## install what `make bench` measures against
+	$(MAKE) build
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
+
+bench: peers  ## all cases beside their peers: about half an hour
+	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --figures docs/figures
+
+bench-quick: peers  ## fewer shapes, under three minutes
+	$(BIN)/python benchmarks/bench.py --quick
+
+clean:  ## remove what was built, .venv included
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
+	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
+
+.PHONY: help build demo test wheel-test lint types check peers bench bench-quick clean

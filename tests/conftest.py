@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("suite", derandomize=True, deadline=None, max_examples=150)
+settings.load_profile("suite")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261124)
+
+
+# Around the 16 lanes, blocks of 64, and chunks of 2048 classes.
+CLASSES = [1, 2, 3, 4, 5, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 1000, 2047, 2048, 2049,
+           2063, 4096, 4100]
+
+
+@pytest.fixture(params=CLASSES)
+def n_classes(request):
+    return request.param
