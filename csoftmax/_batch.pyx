@@ -33,7 +33,8 @@ cnp.import_array()
 cdef enum:
     TILE_ELEMENTS = 4096            # of a tile of rows: with its terms, half of the first-level cache
     COLUMN_ELEMENTS = 32768         # of a tile of columns with many classes: in the second level
-    TINY_CLASSES = 16               # rows so short are transposed: classes would not fill the lanes
+    READ_AS_LANES = 256             # rows so short are transposed: classes would not fill the lanes, and each row
+    WRITTEN_AS_LANES = 128          # has a sum to fold; fewer if the result must be transposed back
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     STACK_BYTES = 16384             # scratch of small calls
@@ -96,29 +97,25 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
     )
     cdef bint x_aligned = is_aligned(&task.x, item)
     cdef bint out_aligned = is_aligned(&task.out, item)
-    cdef bint x_rows = x_aligned and task.x.n_dims <= 1 and task.x.class_stride == item
-    cdef bint out_rows = out_aligned and task.out.class_stride == item and (
+    task.x_rows = x_aligned and task.x.n_dims <= 1 and task.x.class_stride == item
+    task.out_rows = out_aligned and task.out.class_stride == item and (
         task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
     )
     task.inner = task.n_rows
-    if as_columns or n <= TINY_CLASSES:
+    if as_columns or n <= (READ_AS_LANES if task.output == NOTHING or task.output == LOG_PROBABILITY else WRITTEN_AS_LANES):
         task.orientation = COLUMNS
-        task.x_direct = as_columns and x_aligned
-        task.x_rows = x_rows
+        task.x_columns = as_columns and x_aligned
         if as_columns:
             task.inner = inner_size(&task.x)
-        task.out_direct = (
+        task.out_columns = (
             out_aligned and has_adjacent_rows(&task.out, item) and inner_size(&task.out) == task.inner
             and task.out.class_stride != item
         )
-        task.out_rows = out_rows
-        task.tile_rows = (TILE_ELEMENTS if n <= 128 else COLUMN_ELEMENTS) // chunk // 16 * 16
+        task.tile_rows = (TILE_ELEMENTS if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
             task.tile_rows = 16
     else:
         task.orientation = ROWS
-        task.x_direct = x_rows
-        task.out_direct = out_rows
         task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
         if task.tile_rows < 1:
             task.tile_rows = 1
@@ -126,7 +123,7 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
         task.tile_rows = MAX_TILE_ROWS
     task.tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
     task.n_chunks = (n + CHUNK - 1) // CHUNK
-    task.stream = task.output != NOTHING and (task.out_direct or task.out_rows) and task.n_rows * n * item >= STREAM_BYTES
+    task.stream = task.output != NOTHING and (task.out_columns or task.out_rows) and task.n_rows * n * item >= STREAM_BYTES
 
 
 cdef enum:
@@ -349,13 +346,48 @@ def scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
     return -1, n_ignored
 
 
+@cython.cdivision(True)  # over zero rows: NaN
+def reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
+    """Write the sum of losses, float64 and C-contiguous, over divisor to out, a float32 or float64 of no dimensions.
+
+    Eight running sums, each over blocks of 1024 rows; then these in order: fixed, and of small error.
+    """
+    cdef const double *p = <const double *>cnp.PyArray_DATA(losses)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), first, i
+    cdef double[8] lanes
+    cdef double total = 0
+    cdef int l
+    cdef fp_state state = fp_enter()
+    with nogil:
+        for first in range(0, n, 1024):
+            for l in range(8):
+                lanes[l] = 0
+            i = first
+            while i + 8 <= n and i < first + 1024:
+                for l in range(8):
+                    lanes[l] += p[i + l]
+                i += 8
+            while i < n and i < first + 1024:
+                lanes[0] += p[i]
+                i += 1
+            total += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+        total /= divisor
+    if dtype_of(out):
+        (<double *>cnp.PyArray_DATA(out))[0] = total
+    else:
+        (<float *>cnp.PyArray_DATA(out))[0] = <float>total
+    fp_leave(state)
+
+
+@cython.cdivision(True)
 def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
-                  cnp.ndarray grad, double scale, int n_threads):
-    """Write each row's loss to loss, of the logits' dtype or float64, and scale times its gradient to grad or None.
+                  cnp.ndarray grad, double divisor, int n_threads):
+    """Write each row's loss to loss, of the logits' dtype or float64, and its gradient over divisor to grad or None.
 
     target is int64, C-contiguous, and scanned; loss is C-contiguous.
     """
     cdef Task task
+    cdef fp_state state
     describe(&task, logits, axis)
     task.target = <const int64_t *>cnp.PyArray_DATA(target)
     if ignore_index is not None:
@@ -368,7 +400,9 @@ def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignor
     if grad is not None:
         lay_out(&task.out, grad, axis)
         task.output = GRADIENT
-        task.scale = scale
+        state = fp_enter()
+        task.scale = 1 / divisor
+        fp_leave(state)
     run(&task, dtype_of(logits), n_threads)
 
 

@@ -64,7 +64,10 @@ def thread_count(n_threads, function):
 def output_array(out, shape, dtype, function):
     """Refuse an `out` that cannot take the result as it is."""
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{function}() needs a NumPy array as out, got {type(out).__name__}")
+        raise TypeError(
+            f"{function}() needs a NumPy array as out, got {type(out).__name__}:"
+            f" make it with numpy.empty({shape}, numpy.{dtype})"
+        )
     if out.dtype != dtype:
         raise TypeError(
             f"{function}() needs out of dtype {dtype}, got {out.dtype}: make it with numpy.empty({shape}, numpy.{dtype})"
@@ -76,10 +79,23 @@ def output_array(out, shape, dtype, function):
         )
     if not out.flags.writeable:
         raise ValueError(f"{function}() needs a writable out, got a read-only array: pass out.copy()")
-    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+    if _shares_memory_with_itself(out):
         raise ValueError(
             f"{function}() needs an out whose elements lie apart, got strides {out.strides}: pass out.copy()"
         )
+
+
+def _shares_memory_with_itself(a):
+    """Whether elements of `a` may overlap: each stride must pass all that the smaller ones reach."""
+    if a.flags.forc or not a.size:
+        return False
+    reach = a.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(a.strides, a.shape, strict=True)):
+        if size > 1:
+            if stride < reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def reduction_name(reduction, function):

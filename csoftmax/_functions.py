@@ -328,15 +328,11 @@ def _cross_entropy(logits, target, axis, ignore_index, reduction, n_threads, out
     if bad >= 0:
         raise _checks.bad_target(given, bad, n_classes, function)
 
-    n_counted = target.size - n_ignored
     grad = _room_for(logits, out) if with_grad else None
+    divisor = target.size - n_ignored if reduction == "mean" else 1
     loss = np.zeros(target.shape, logits.dtype if reduction == "none" else np.float64)
-    scale = 1 / n_counted if reduction == "mean" and n_counted else 1.0
-    _batch.cross_entropy(logits, axis, target, ignore_index, loss, grad, scale, n_threads)
+    _batch.cross_entropy(logits, axis, target, ignore_index, loss, grad, divisor or 1, n_threads)
     if reduction != "none":
-        loss = loss.sum(dtype=np.float64)
-        if reduction == "mean":
-            loss = loss / n_counted if n_counted else np.float64(np.nan)
-        with np.errstate(all="ignore"):
-            loss = loss.astype(logits.dtype)
+        losses, loss = loss, np.empty((), logits.dtype)
+        _batch.reduce_losses(losses, divisor, loss)
     return loss[()], None if grad is None else _deliver(grad, dtype, out)

@@ -2,7 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 include "exp.pxi"
 include "lanes.pxi"

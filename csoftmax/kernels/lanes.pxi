@@ -51,6 +51,20 @@ cdef inline void add_all_of_four(const floating *terms, Py_ssize_t stride, float
         all[l] += (terms[l] + terms[l + stride]) + (terms[l + 2 * stride] + terms[l + 3 * stride])
 
 
+cdef inline void add_to_totals(const floating *sums, double *total, double *carry) noexcept nogil:
+    """Add eight sums to eight totals; in float64, which has no wider type, what rounding takes goes to carry."""
+    cdef int l
+    cdef double sum, back
+    for l in range(8):
+        if floating is float:
+            total[l] += sums[l]
+        else:
+            sum = total[l] + sums[l]
+            back = sum - total[l]
+            carry[l] += (total[l] - (sum - back)) + (sums[l] - back)
+            total[l] = sum
+
+
 cdef inline double without_one(double below, floating all) noexcept nogil:
     """The sum of all terms but one of those that are one: all - below is a whole number of ones, but for rounding."""
     cdef double unscale = 1 / <double>one(all)

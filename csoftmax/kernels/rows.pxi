@@ -67,7 +67,9 @@ cdef inline void add_rows(
     floating *terms,            # OUT  (n_rows, n_classes)
     double *others,             # OUT  (n_rows,)
 ) noexcept nogil:
-    cdef double[64] sums
+    cdef double[64] sums, carries
+    cdef double *carry
+    cdef floating[8] pairs
     cdef double[32] fours
     cdef double[16] twos
     cdef floating[64] alls
@@ -85,8 +87,11 @@ cdef inline void add_rows(
         for l in range(16):
             m[l] = maximum[row]
         total = &sums[8 * row]
+        carry = &carries[8 * row]
         for l in range(8):
             total[l] = 0
+        for l in range(8):
+            carry[l] = 0
         for l in range(16):
             all[l] = 0
         j = 0
@@ -111,10 +116,14 @@ cdef inline void add_rows(
                     start = n_classes - 16
                     measure_group(p + start, m, i - start, t + keep * start, below, all)
             for l in range(8):
-                total[l] += below[l] + below[l + 8]
+                pairs[l] = below[l] + below[l + 8]
+            add_to_totals(<const floating *>&pairs[0], total, carry)
             j += 64
         for l in range(8):
             alls[8 * row + l] = all[l] + all[l + 8]
+    if floating is double:
+        for l in range(64):
+            sums[l] += carries[l]
     for l in range(32):
         fours[l] = sums[2 * l] + sums[2 * l + 1]
     for l in range(16):

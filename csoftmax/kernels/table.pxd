@@ -37,10 +37,10 @@ cdef struct Task:
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
-    bint x_direct           # tiles are read where they lie,
-    bint x_rows             # or transposed from contiguous rows; else they are gathered element by element
-    bint out_direct         # tiles are written where they belong,
-    bint out_rows           # or transposed to contiguous rows; else they are scattered
+    bint x_rows             # x and out: rows are contiguous, at one distance from each other (out: at none),
+    bint out_rows
+    bint x_columns          # or neighbouring rows are neighbours in memory; else elements are gathered and scattered
+    bint out_columns
     bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes

@@ -149,13 +149,17 @@ cdef inline void put_block(void *to, const void *start, size_t size, bint stream
 # ---- A part of a tile: all its rows, or rows as lanes, and a chunk of its classes ----
 
 cdef struct Part:
+    Orientation orientation
     Py_ssize_t first_row, n_rows
     Py_ssize_t width            # n_rows; as COLUMNS up to the next multiple of 16
     Py_ssize_t first_class, n_classes
+    Ahead ahead
 
 
 cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk) noexcept nogil:
     cdef Part part
+    memset(&part, 0, sizeof(Part))
+    part.orientation = task.orientation
     part.first_row = first_row
     part.n_rows = n_rows
     part.width = n_rows if task.orientation == ROWS else (n_rows + 15) // 16 * 16
@@ -167,7 +171,7 @@ cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_
 
 
 cdef const floating *take(
-    const Task *task, const Part *part, floating *room, bint is_there, Py_ssize_t *stride,
+    const Task *task, Part *part, floating *room, bint is_there, Py_ssize_t *stride,
 ) noexcept nogil:
     """The part's logits: where they lie if the kernels can read them there, else brought into room.
 
@@ -177,24 +181,33 @@ cdef const floating *take(
     cdef Py_ssize_t offset, j, row
     cdef Py_ssize_t item = sizeof(floating)
     cdef Py_ssize_t row_stride = task.x.strides[0] // item if task.x.n_dims else task.n_classes
+    cdef const floating *x
     row_offsets(&task.x, part.first_row, 1, &offset)
-    if task.orientation == ROWS:
-        if task.x_direct:
+    if part.orientation == ROWS:
+        if task.x_rows:
             stride[0] = row_stride
             return <const floating *>(task.x.data + offset) + part.first_class
         stride[0] = part.n_classes
         if not is_there:
             gather(&task.x, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
         return room
-    if task.x_direct and part.n_rows == part.width:
+    if task.x_columns and part.n_rows == part.width:
         stride[0] = task.x.class_stride // item
-        return <const floating *>(task.x.data + offset) + part.first_class * stride[0]
+        x = <const floating *>(task.x.data + offset) + part.first_class * stride[0]
+        part.ahead.start = <const char *>(x + part.width)
+        part.ahead.row_step = item
+        part.ahead.class_step = task.x.class_stride
+        return x
     stride[0] = part.width
     if is_there:
         return room
+    part.ahead.start = <const char *>room
     if task.x_rows:
-        transpose(<const floating *>(task.x.data + offset) + part.first_class, part.n_rows, part.n_classes, row_stride,
-                  room, part.width)
+        x = <const floating *>(task.x.data + offset) + part.first_class
+        transpose(x, part.n_rows, part.n_classes, row_stride, room, part.width)
+        part.ahead.start = <const char *>(x + part.n_rows * row_stride)
+        part.ahead.row_step = row_stride * item
+        part.ahead.class_step = 16 * item
     else:
         gather(&task.x, part.first_row, part.n_rows, part.first_class, part.n_classes, room, 1, part.width)
     for j in range(part.n_classes):
@@ -206,10 +219,10 @@ cdef const floating *take(
 cdef floating *destination(const Task *task, const Part *part, floating *values, Py_ssize_t *stride) noexcept nogil:
     """Where values are written as they come: the output itself if they may lie there at once, else `values`."""
     cdef Py_ssize_t offset
-    if task.stream or not task.out_direct or part.n_rows != part.width:
-        stride[0] = part.n_classes if task.orientation == ROWS else part.width
+    if task.stream or part.n_rows != part.width or not (task.out_rows if part.orientation == ROWS else task.out_columns):
+        stride[0] = part.n_classes if part.orientation == ROWS else part.width
         return values
-    stride[0] = task.n_classes if task.orientation == ROWS else task.out.class_stride // <Py_ssize_t>sizeof(floating)
+    stride[0] = task.n_classes if part.orientation == ROWS else task.out.class_stride // <Py_ssize_t>sizeof(floating)
     row_offsets(&task.out, part.first_row, 1, &offset)
     return <floating *>(task.out.data + offset + part.first_class * task.out.class_stride)
 
@@ -222,11 +235,11 @@ cdef void put(const Task *task, const Part *part, const floating *values, floati
     cdef char *to
     row_offsets(&task.out, part.first_row, 1, &offset)
     to = task.out.data + offset + part.first_class * task.out.class_stride
-    if task.orientation == ROWS and task.out_direct:
+    if part.orientation == ROWS and task.out_rows:
         put_block(to, values, size, task.stream)
-    elif task.orientation == ROWS:
+    elif part.orientation == ROWS:
         scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
-    elif task.out_direct:
+    elif task.out_columns:
         for j in range(part.n_classes):
             put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.stream)
     elif task.out_rows and part.n_classes == task.n_classes:
@@ -296,7 +309,7 @@ cdef void measure(
     cdef Py_ssize_t row, j
     cdef bint keep = task.keep_terms
     if task.orientation == COLUMNS:
-        measure_columns(x, stride, n, part.width, terms, maximum, others)
+        measure_columns(x, stride, n, part.width, &part.ahead, terms, maximum, others)
     elif n >= 16:
         measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n, keep, terms,
                      maximum, others)
@@ -386,7 +399,11 @@ cdef void finish_rows(
     board.special[0] = special
     if task.output == PROBABILITY or task.output == GRADIENT:
         for row in range(n_rows):
-            board.factor[row] = task.scale / (1 + others[row])
+            # scale / (1 + others), once rounded: the quotient, and what it leaves
+            high = 1 + others[row]
+            low = 1 - (high - others[row]) if others[row] > 1 else others[row] - (high - 1)
+            m = task.scale / high
+            board.factor[row] = m + (mul_add(-m, high, task.scale) - m * low) / high
     if task.output == GRADIENT:
         # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
         for row in range(n_rows):
@@ -519,8 +536,8 @@ cdef void mend(
 ) noexcept nogil:
     """What the formulas do not give: a gradient's target entry, rows that are NaN, rows that are ignored."""
     cdef Py_ssize_t row, j, target
-    cdef Py_ssize_t row_step = to_stride if task.orientation == ROWS else 1
-    cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else to_stride
+    cdef Py_ssize_t row_step = to_stride if part.orientation == ROWS else 1
+    cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else to_stride
     cdef floating blank
     if task.output == GRADIENT:
         for row in range(part.n_rows):
@@ -553,39 +570,52 @@ cdef void write_chunk(
     cdef floating unscale = 1 / one(<floating>1)
     cdef floating least = unscale / one(<floating>1)   # far from where a would be subnormal
     cdef bint keep = task.keep_terms
-    cdef double factor
+    cdef double[256] factor
+    cdef int tiny = 0
     cdef Py_ssize_t stride = 0, to_stride = 0, row
-    cdef floating *to = destination(task, &part, values, &to_stride)
+    cdef floating *to
+    if task.output == LOG_PROBABILITY and task.x_rows and task.out_rows and part.n_classes >= 16:
+        part.orientation = ROWS     # needs no exponentials: nothing to transpose
+        part.width = n_rows
+    to = destination(task, &part, values, &to_stride)
     if task.output == LOG_PROBABILITY:
         x = take(task, &part, room, is_there, &stride)
-        write_values(LOGS, task.orientation, x, stride, part.width, part.n_classes, <const floating *>board.a,
+        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>board.a,
                      <const floating *>board.b, NULL, to, to_stride)
     else:
+        # b is what a term refers to; exp(x - maximum) = exp(x - b) * exp(b - maximum). Float64 has no wider type for the
+        # second factor, and a small one costs digits: then b is the row's maximum itself.
         for row in range(part.width):
-            # b is what a term refers to; exp(x - maximum) = exp(x - b) * exp(b - maximum). Float64 has no wider type
-            # for the second factor, and a small one costs digits: then b is the row's maximum itself.
             b[row] = maximum[row]
-            factor = board.factor[row]
-            if floating is float:
-                if chunk_maximum[row] > maximum[row] - 30:
-                    b[row] = chunk_maximum[row]
-                    factor *= scaled_exp(<double>b[row], <double>maximum[row]) / one(<double>1)
-            keep &= b[row] == chunk_maximum[row]
+        for row in range(part.width):
+            factor[row] = board.factor[row]
+        if task.n_chunks > 1:
+            for row in range(part.width):
+                if floating is float:
+                    if chunk_maximum[row] > maximum[row] - 30:
+                        b[row] = chunk_maximum[row]
+                        factor[row] *= scaled_exp(<double>b[row], <double>maximum[row]) / one(<double>1)
+                keep &= b[row] == chunk_maximum[row]
+        for row in range(part.width):
+            a[row] = <floating>factor[row] * unscale
             c[row] = 1
-            a[row] = <floating>factor * unscale
-            if -least < a[row] < least and factor != 0:
-                keep = False
-                c[row] = unscale
-                a[row] = <floating>factor
-            if isinf(b[row]):
-                b[row] = 0
+        for row in range(part.width):
+            tiny |= (a[row] < least) & (a[row] > -least)
+        if tiny or board.special[0]:
+            keep = False
+            for row in range(part.width):
+                if -least < a[row] < least:
+                    c[row] = unscale
+                    a[row] = <floating>factor[row]
+                if isinf(b[row]):
+                    b[row] = 0
         if keep:
-            stride = part.n_classes if task.orientation == ROWS else part.width
-            write_values(TERMS, task.orientation, <const floating *>values, stride, part.width, part.n_classes,
+            stride = part.n_classes if part.orientation == ROWS else part.width
+            write_values(TERMS, part.orientation, <const floating *>values, stride, part.width, part.n_classes,
                          <const floating *>a, <const floating *>b, <const floating *>c, to, to_stride)
         else:
             x = take(task, &part, room, is_there, &stride)
-            write_values(LOGITS, task.orientation, x, stride, part.width, part.n_classes, <const floating *>a,
+            write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>a,
                          <const floating *>b, <const floating *>c, to, to_stride)
     mend(task, &part, board, to, to_stride)
     if to == values:

@@ -1,0 +1,226 @@
+"""The answer never depends on where the elements lie, bit for bit; inputs are never modified."""
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+from reference import logits_of, same_bits
+
+import csoftmax
+
+# Few, some and many classes; first, middle and last axes with few and many inner elements.
+SHAPES = [
+    ((40, 10), 1),
+    ((40, 10), 0),
+    ((33, 100), 1),
+    ((5, 2049), 1),
+    ((2100, 17), 0),
+    ((3, 40, 20), 1),
+    ((3, 17, 3), 1),
+    ((2, 3, 4, 16), -2),
+    ((9,), 0),
+]
+
+
+def results(x, axis):
+    """All that the package computes from x: bytes of what depends on every logit."""
+    n_classes = x.shape[axis]
+    rows = tuple(np.delete(x.shape, axis))
+    target = (np.arange(np.prod(rows, dtype=int)) * 5 % n_classes).reshape(rows)
+    target.reshape(-1)[4::9] = -100
+    loss, grad = csoftmax.cross_entropy_with_grad(x, target, axis=axis)
+    return {
+        "softmax": csoftmax.softmax(x, axis),
+        "log_softmax": csoftmax.log_softmax(x, axis),
+        "logsumexp": csoftmax.logsumexp(x, axis),
+        "losses": csoftmax.cross_entropy(x, target, axis=axis, reduction="none"),
+        "loss": loss,
+        "gradient": grad,
+    }
+
+
+def fortran(x):
+    return np.asfortranarray(x)
+
+
+def every_second(x):
+    room = np.full(tuple(2 * n for n in x.shape), 7, x.dtype)
+    view = room[(slice(None, None, 2),) * x.ndim]
+    view[...] = x
+    return view
+
+
+def negative(x):
+    backwards = (slice(None, None, -1),) * x.ndim
+    return x[backwards].copy()[backwards]
+
+
+def padded(x):
+    room = np.full((*x.shape[:-1], x.shape[-1] + 3), 7, x.dtype)
+    room[..., :-3] = x
+    return room[..., :-3]
+
+
+def misaligned(x):
+    room = np.zeros(x.nbytes + 1, np.uint8)
+    view = room[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    assert not view.flags.aligned
+    return view
+
+
+def misaligned_rows(x):
+    """Fields of a packed record: every stride is odd."""
+    room = np.zeros(x.shape, np.dtype([("tag", "u1"), ("x", x.dtype)]))
+    room["x"] = x
+    assert room["x"].strides[-1] % 2
+    return room["x"]
+
+
+def read_only(x):
+    view = x.copy()
+    view.flags.writeable = False
+    return view
+
+
+def other_byte_order(x):
+    return x.astype(x.dtype.newbyteorder())
+
+
+def first_axis_last_in_memory(x):
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 0, -1)), -1, 0)
+
+
+LAYOUTS = [
+    fortran,
+    every_second,
+    negative,
+    padded,
+    misaligned,
+    misaligned_rows,
+    read_only,
+    other_byte_order,
+    first_axis_last_in_memory,
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_the_bits_do_not_depend_on_the_layout_and_the_input_stays(rng, dtype, shape, axis, layout):
+    x = logits_of(rng, shape, dtype)
+    x.reshape(-1)[::11] = -np.inf
+    x.reshape(-1)[0] = 1
+    expected = results(x, axis)
+    view = layout(x)
+    bits = view.tobytes()
+    got = results(view, axis)
+    assert [name for name in got if not same_bits(got[name], expected[name])] == []
+    assert view.tobytes() == bits
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_an_axis_that_is_moved_to_the_end_gives_the_same_bits(rng, dtype, shape, axis):
+    x = logits_of(rng, shape, dtype)
+    last = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    got, expected = results(x, axis), results(last, -1)
+    for name in ("softmax", "log_softmax", "gradient"):
+        got[name] = np.moveaxis(got[name], axis, -1)
+    assert [name for name in got if not same_bits(got[name], expected[name])] == []
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((300, 20), 1), ((20, 300), 0), ((3, 2100, 17), 1)])
+def test_broadcast_views_give_the_bits_of_their_copies(rng, dtype, shape, axis):
+    for repeated in range(len(shape)):
+        one = list(shape)
+        one[repeated] = 1
+        view = np.broadcast_to(logits_of(rng, tuple(one), dtype), shape)
+        assert view.strides[repeated] == 0
+        got, expected = results(view, axis), results(view.copy(), axis)
+        assert [name for name in got if not same_bits(got[name], expected[name])] == []
+
+
+def test_overlapping_windows_are_read_as_they_are(rng, dtype):
+    memory = logits_of(rng, 500, dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(memory, 40)
+    got, expected = results(windows, 1), results(windows.copy(), 1)
+    assert [name for name in got if not same_bits(got[name], expected[name])] == []
+
+
+def writers(x, axis):
+    """Functions that write as many elements as they read: of input and out."""
+    rows = tuple(np.delete(x.shape, axis))
+    target = np.zeros(rows, int)
+    yield lambda a, out: csoftmax.softmax(a, axis, out=out)
+    yield lambda a, out: csoftmax.log_softmax(a, axis, out=out)
+    yield lambda a, out: csoftmax.cross_entropy_with_grad(a, target, axis=axis, out=out)[1]
+
+
+@pytest.mark.parametrize("layout", [None, *LAYOUTS[:6], LAYOUTS[8]])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_out_of_any_layout_receives_the_same_bits(rng, dtype, shape, axis, layout):
+    x = logits_of(rng, shape, dtype)
+    for write in writers(x, axis):
+        expected = write(x, None)
+        out = np.full_like(x, 7) if layout is None else layout(np.full_like(x, 7))
+        assert write(x, out) is out
+        assert same_bits(out, expected)
+
+
+@pytest.mark.parametrize("layout", [None, *LAYOUTS[:6], LAYOUTS[8]])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_in_place_gives_the_bits_of_out_of_place(rng, dtype, shape, axis, layout):
+    x = logits_of(rng, shape, dtype)
+    for write in writers(x, axis):
+        expected = write(x, None)
+        view = x.copy() if layout is None else layout(x.copy())
+        write(view, view)
+        assert same_bits(view, expected)
+
+
+def test_out_writes_nothing_between_its_elements(rng, dtype):
+    x = logits_of(rng, (30, 20), dtype)
+    for write in writers(x, 1):
+        room = np.full((60, 40), 7, dtype)
+        write(x, room[::2, ::2])
+        assert (room[1::2] == 7).all()
+        assert (room[:, 1::2] == 7).all()
+
+
+@pytest.mark.parametrize("shift", [1, 15, 16, 17, 70, 71])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_out_that_partly_overlaps_the_input_is_right(rng, dtype, shift, backwards):
+    for number in range(3):
+        memory = logits_of(rng, 6000, dtype)
+        first, second = memory[:4900].reshape(70, 70), memory[shift : shift + 4900].reshape(70, 70)
+        x, out = (second, first) if backwards else (first, second)
+        write = list(writers(x, 1))[number]
+        expected = write(x.copy(), None)
+        assert write(x, out) is out
+        assert same_bits(out, expected)
+
+
+def test_an_out_that_is_the_transposed_input_is_right(rng, dtype):
+    for number in range(3):
+        x = logits_of(rng, (50, 50), dtype)
+        write = list(writers(x, 1))[number]
+        expected = write(x.copy(), None)
+        write(x, x.T)
+        assert same_bits(x.T, expected)
+
+
+def test_an_out_that_holds_the_input_backwards_is_right(rng, dtype):
+    for number in range(3):
+        x = logits_of(rng, (50, 30), dtype)
+        write = list(writers(x, 1))[number]
+        expected = write(x.copy(), None)
+        write(x, x[::-1])
+        assert same_bits(x[::-1], expected)
+
+
+def test_an_out_whose_elements_share_memory_is_refused(rng, dtype):
+    # Windows that overlap: no order of writing gives every element its value.
+    memory = np.full(60, 7, dtype)
+    out = as_strided(memory, (20, 10), (memory.itemsize, memory.itemsize))
+    for write in writers(out, 1):
+        with pytest.raises(ValueError, match="out"):
+            write(logits_of(rng, (20, 10), dtype), out)
+        assert (memory == 7).all()

@@ -1,0 +1,250 @@
+"""Forks after parallel use, other start methods, other libraries' threads. Each ends, or fails."""
+
+import hashlib
+import os
+import threading
+
+import children
+import pytest
+from reference import logits_of, same_bits
+
+import csoftmax
+from csoftmax import _batch
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+PRELUDE = """
+import hashlib, os, sys
+import numpy as np
+
+def digest():
+    # Every result of a call that is worth several threads.
+    import csoftmax
+    x = (np.arange(1_200_000) * 7919 % 2003 / 100).reshape(600, 2000).astype(np.float32)
+    target = np.arange(600)
+    results = [csoftmax.softmax(x, n_threads=2), csoftmax.log_softmax(x), csoftmax.logsumexp(x, 0),
+               *csoftmax.cross_entropy_with_grad(x, target, n_threads=8)]
+    return hashlib.sha256(b"".join(np.ascontiguousarray(r).tobytes() for r in results)).hexdigest()
+
+def forked(work):
+    # Run work in a forked child; True if it returned something true.
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+def program_of(body):
+    return PRELUDE + body
+
+
+@posix
+def test_a_child_forked_after_parallel_use_gives_the_parents_bits():
+    children.run_well(
+        "-c",
+        program_of("""
+import csoftmax
+expected = digest()
+assert not csoftmax._batch.is_serial()
+assert forked(lambda: digest() == expected)
+assert forked(lambda: csoftmax._batch.is_serial() and csoftmax._batch.max_threads() == 1)
+assert not csoftmax._batch.is_serial() and digest() == expected  # the parent stays as it was
+"""),
+    )
+
+
+@posix
+def test_a_grandchild_gives_the_same_bits_and_may_outlive_its_parent():
+    children.run_well(
+        "-c",
+        program_of("""
+expected = digest()
+assert forked(lambda: forked(lambda: digest() == expected))
+assert forked(lambda: digest() == expected and forked(lambda: digest() == expected))
+"""),
+    )
+
+
+@posix
+def test_a_child_forked_by_a_thread_during_parallel_calls_does_not_hang():
+    children.run_well(
+        "-c",
+        program_of("""
+import threading
+expected, stop = digest(), threading.Event()
+def keep_busy():
+    while not stop.is_set():
+        digest()
+thread = threading.Thread(target=keep_busy)
+thread.start()
+try:
+    for _ in range(5):
+        assert forked(lambda: digest() == expected)
+finally:
+    stop.set()
+    thread.join()
+"""),
+    )
+
+
+@posix
+def test_a_child_of_a_process_that_only_imported_gives_the_same_bits():
+    children.run_well(
+        "-c",
+        program_of("""
+import csoftmax
+read, write = os.pipe()
+def work():
+    os.write(write, digest().encode())
+    return True
+assert forked(work)
+assert os.read(read, 64).decode() == digest()
+"""),
+    )
+
+
+@posix
+@pytest.mark.parametrize("used", ["csoftmax", "torch"])
+def test_a_child_forked_after_torchs_parallel_use_ends(used):
+    pytest.importorskip("torch", reason="PyTorch brings an OpenMP runtime of its own")
+    children.run_well(
+        "-c",
+        program_of(f"""
+import torch
+torch.set_num_threads(2)
+torch.ones(2000, 2000).softmax(1)
+expected = digest() if {used!r} == "csoftmax" else None
+if expected is None:  # csoftmax is imported by the child only
+    assert "csoftmax" not in sys.modules
+assert forked(lambda: len(digest()) == 64 and expected in (None, digest()))
+"""),
+    )
+
+
+@posix
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_pools_of_every_start_method_give_the_parents_bits(tmp_path, method):
+    program = tmp_path / "pool.py"
+    program.write_text(
+        program_of("""
+def work(_):
+    bits = digest()
+    import csoftmax
+    return bits, csoftmax._batch.is_serial()
+
+if __name__ == "__main__":
+    import multiprocessing
+    expected = digest()
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        results = pool.map(work, range(4), chunksize=1)
+    assert {bits for bits, _ in results} == {expected}
+    print(*{serial for _, serial in results})
+""")
+    )
+    output = children.run_well(program, method)
+    assert output.split() == [str(method == "fork")]  # the others stay parallel
+
+
+def test_joblib_workers_give_the_parents_bits(tmp_path):
+    pytest.importorskip("joblib", reason="joblib comes with scikit-learn")
+    program = tmp_path / "with_joblib.py"
+    program.write_text(
+        program_of("""
+import joblib
+if __name__ == "__main__":
+    expected = digest()
+    for backend in ("loky", "threading", "multiprocessing"):
+        tasks = [joblib.delayed(digest)() for _ in range(3)]
+        results = joblib.Parallel(n_jobs=2, backend=backend)(tasks)
+        assert set(results) == {expected}, backend
+""")
+    )
+    children.run_well(program)
+
+
+def test_sixteen_python_threads_at_once_get_the_right_bits(rng):
+    arrays = [logits_of(rng, (300, 100 + i), "float32") for i in range(16)]
+    targets = [rng.integers(0, 100, 300) for _ in arrays]
+    expected = [csoftmax.softmax(x, n_threads=1) for x in arrays]
+    losses = [csoftmax.cross_entropy(x, t) for x, t in zip(arrays, targets, strict=True)]
+    start, right = threading.Barrier(16), []
+
+    def work(i):
+        start.wait()
+        for _ in range(5):
+            good = same_bits(csoftmax.softmax(arrays[i], n_threads=2), expected[i])
+            loss, _ = csoftmax.cross_entropy_with_grad(arrays[i], targets[i], n_threads=2)
+            right.append(good and loss == losses[i])
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert right == [True] * 80
+
+
+def test_targets_that_another_thread_rewrites_crash_nothing(rng):
+    # A wrong number is allowed; a read or write outside the arrays is not.
+    program = """if True:
+        import threading, numpy as np, csoftmax
+        x, out = np.zeros((4000, 50)), np.full((4002, 50), 7.0)
+        target, stop = np.zeros(4000, np.int64), threading.Event()
+        def rewrite():
+            while not stop.is_set():
+                target[:] = 2**62
+                target[:] = -(2**62)
+                target[:] = 0
+        thread = threading.Thread(target=rewrite)
+        thread.start()
+        done = refused = 0
+        for _ in range(200):
+            try:
+                csoftmax.cross_entropy_with_grad(x, target, out=out[1:-1])
+                done += 1
+            except IndexError:
+                refused += 1
+        stop.set()
+        thread.join()
+        assert (out[0] == 7).all() and (out[-1] == 7).all()
+        assert done + refused == 200
+    """
+    children.run_well("-c", program)
+
+
+def test_the_number_of_threads_respects_omp_num_threads():
+    program = "from csoftmax import _batch; print(_batch.max_threads())"
+    free = int(children.run_well("-c", program))
+    for wanted in (1, 2):
+        got = int(children.run_well("-c", program, OMP_NUM_THREADS=str(wanted)))
+        assert got == min(wanted, max(free, 1))
+
+
+def test_the_number_of_threads_respects_threadpoolctl():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    if not _batch.has_openmp():
+        pytest.skip("built without OpenMP")
+    before = _batch.max_threads()
+    with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+        assert _batch.max_threads() == 1
+    assert _batch.max_threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity here")
+def test_the_number_of_threads_respects_the_affinity():
+    program = """if True:
+        import os
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        from csoftmax import _batch
+        print(_batch.max_threads())
+    """
+    assert children.run_well("-c", program) == "1\n"
+
+
+def test_the_programs_of_this_file_compare_bits_that_can_differ():
+    assert len({hashlib.sha256(csoftmax.softmax([0.0, x]).tobytes()).digest() for x in (1, 2)}) == 2
