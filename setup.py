@@ -15,7 +15,13 @@ MSVC = sys.platform == "win32"
 KERNEL_FLAGS = (
     ["/O2", "/fp:precise"]
     if MSVC
-    else ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized"]
+    else [
+        "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wno-maybe-uninitialized",
+    ]
     + ["--param=max-completely-peel-times=7"] * sys.platform.startswith("linux")
 )
 BUILDS = {"baseline": []}
@@ -27,7 +33,10 @@ if platform.machine().lower() in ("x86_64", "amd64") and not MSVC:
 OPENMP = os.environ.get("CSOFTMAX_OPENMP", "0" if sys.platform == "darwin" else "1") != "0"
 OPENMP_FLAGS = ["/openmp" if MSVC else "-fopenmp"] * OPENMP
 HEADERS = ["csoftmax/_platform.h", "csoftmax/kernels/lanes.h"]
-NUMPY_API = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")]
+NUMPY_API = [
+    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+    ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+]
 
 extensions = [
     Extension("csoftmax._isa", ["csoftmax/_isa.pyx"]),

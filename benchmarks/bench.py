@@ -1,6 +1,6 @@
 """Measure csoftmax beside its peers, in turns within one process, and print what the README shows.
 
-    python benchmarks/bench.py [--quick] [--only PART] [--threads N] [--json FILE] [--figures FOLDER]
+python benchmarks/bench.py [--quick] [--only PART] [--threads N] [--json FILE] [--figures FOLDER]
 """
 
 import argparse
@@ -12,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import report
 from cases import cases
 from contestants import PEERS, contestants
 from tqdm import tqdm
 
 import csoftmax
-import report
 
 HERE = Path(__file__).parent
 
@@ -63,23 +64,47 @@ def ceilings(n_threads, size=1 << 28, rounds=9):
         library = f"{folder}/ceiling.so"
         kernels = HERE.parent / "csoftmax" / "kernels"
         subprocess.run(
-            ["gcc", "-O3", "-march=native", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fopenmp",
-             "-shared", "-fPIC", f"-I{kernels}", str(HERE / "ceiling.c"), "-o", library], check=True)
+            [
+                "gcc",
+                "-O3",
+                "-march=native",
+                "-fassociative-math",
+                "-fno-signed-zeros",
+                "-fno-trapping-math",
+                "-fopenmp",
+                "-shared",
+                "-fPIC",
+                f"-I{kernels}",
+                str(HERE / "ceiling.c"),
+                "-o",
+                library,
+            ],
+            check=True,
+        )
         functions = ctypes.CDLL(library)
     x, out = np.ones(size, np.uint8), np.zeros(size, np.uint8)
     result = {}
     for name in ("read", "copy", "stream"):
         work = getattr(functions, f"ceiling_{name}")
         work.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
-        seconds = [once(lambda: work(x.ctypes.data, out.ctypes.data, size, n_threads), 1) for _ in range(rounds)]
+        seconds = [
+            once(partial(work, x.ctypes.data, out.ctypes.data, size, n_threads), 1)
+            for _ in range(rounds)
+        ]
         result[name] = size / np.median(seconds) / 1e9
     return result
 
 
 def machine(n_threads):
     """What a reader needs to know to compare."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
     packages = {}
     for name in ("numpy", "torch", "jax", "onnxruntime", "scikit-learn", "scipy"):
         try:
@@ -88,15 +113,25 @@ def machine(n_threads):
             packages[name] = None
     from csoftmax import _batch, _isa
 
-    return {"cpu": cpu, "processors": os.cpu_count(), "threads": n_threads, "kernels": _isa.NAME,
-            "compiler": _batch.compiler(), "csoftmax": csoftmax.__version__, "python": platform.python_version(),
-            "packages": packages, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
-            "date": time.strftime("%Y-%m-%d")}
+    return {
+        "cpu": cpu,
+        "processors": os.cpu_count(),
+        "threads": n_threads,
+        "kernels": _isa.NAME,
+        "compiler": _batch.compiler(),
+        "csoftmax": csoftmax.__version__,
+        "python": platform.python_version(),
+        "packages": packages,
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and rounds: under three minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer shapes and rounds: under three minutes"
+    )
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -113,9 +148,17 @@ def main():
         tqdm.write(case.name, file=sys.stderr)
         table = contestants(case, arguments.threads, arguments.peers.split(","))
         seconds = measure(table, budget, 5)
-        results["cases"].append({
-            "operation": case.operation, "group": case.group, "shape": case.shape, "axis": case.axis,
-            "dtype": case.dtype, "bytes": case.bytes, "seconds": seconds})
+        results["cases"].append(
+            {
+                "operation": case.operation,
+                "group": case.group,
+                "shape": case.shape,
+                "axis": case.axis,
+                "dtype": case.dtype,
+                "bytes": case.bytes,
+                "seconds": seconds,
+            }
+        )
         if arguments.json:
             arguments.json.write_text(json.dumps(results))
     report.print_tables(results)

@@ -42,7 +42,9 @@ def numpy_formula(case, logits, target, n_threads, fresh):
             np.put_along_axis(p, index, at_target - 1, axis)
             return loss, p / rows
         log_p = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
-        return log_p if operation == "log_softmax" else -np.take_along_axis(log_p, index, axis).mean()
+        return (
+            log_p if operation == "log_softmax" else -np.take_along_axis(log_p, index, axis).mean()
+        )
 
     return formula
 
@@ -100,8 +102,11 @@ def jax(case, logits, target, n_threads, fresh):
     if case.operation == "cross_entropy_with_grad":
         work = jax.jit(jax.value_and_grad(cross_entropy))
         return lambda: work(x, y)[1].block_until_ready()
-    operation = {"softmax": jax.nn.softmax, "log_softmax": jax.nn.log_softmax,
-                 "logsumexp": jax.nn.logsumexp}[case.operation]
+    operation = {
+        "softmax": jax.nn.softmax,
+        "log_softmax": jax.nn.log_softmax,
+        "logsumexp": jax.nn.logsumexp,
+    }[case.operation]
     work = jax.jit(lambda x: operation(x, axis=axis))
     return lambda: work(x).block_until_ready()
 
@@ -110,8 +115,12 @@ def onnxruntime(case, logits, target, n_threads, fresh):
     import onnxruntime
     from onnx import TensorProto, helper
 
-    operator = {"softmax": "Softmax", "log_softmax": "LogSoftmax", "logsumexp": "ReduceLogSumExp",
-                "cross_entropy": "SoftmaxCrossEntropyLoss"}.get(case.operation)
+    operator = {
+        "softmax": "Softmax",
+        "log_softmax": "LogSoftmax",
+        "logsumexp": "ReduceLogSumExp",
+        "cross_entropy": "SoftmaxCrossEntropyLoss",
+    }.get(case.operation)
     if operator is None or (case.operation == "cross_entropy" and case.axis != 1):
         return None
     kind = TensorProto.FLOAT if case.dtype == "float32" else TensorProto.DOUBLE
@@ -125,15 +134,20 @@ def onnxruntime(case, logits, target, n_threads, fresh):
         inputs.append(helper.make_tensor_value_info("y", TensorProto.INT64, target.shape))
     result = {"logsumexp": target.shape, "cross_entropy": ()}.get(case.operation, logits.shape)
     graph = helper.make_graph(
-        [helper.make_node(operator, names, ["out"], **attributes)], "case", inputs,
-        [helper.make_tensor_value_info("out", kind, result)], initializers,
+        [helper.make_node(operator, names, ["out"], **attributes)],
+        "case",
+        inputs,
+        [helper.make_tensor_value_info("out", kind, result)],
+        initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, ["CPUExecutionProvider"]
+        )
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
         return None
     binding = session.io_binding()
@@ -143,14 +157,21 @@ def onnxruntime(case, logits, target, n_threads, fresh):
     if fresh:
         binding.bind_output("out")
     else:
-        binding.bind_ortvalue_output("out", onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(result, case.dtype)))
+        binding.bind_ortvalue_output(
+            "out", onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(result, case.dtype))
+        )
     return lambda: session.run_with_iobinding(binding)
 
 
 def sklearn(case, logits, target, n_threads, fresh):
     from sklearn._loss import HalfMultinomialLoss
 
-    if not case.operation.startswith("cross_entropy") or len(case.shape) != 2 or case.axis != 1 or case.n_classes < 3:
+    if (
+        not case.operation.startswith("cross_entropy")
+        or len(case.shape) != 2
+        or case.axis != 1
+        or case.n_classes < 3
+    ):
         return None
     if case.bytes > 1 << 26:
         return None  # minutes
@@ -161,11 +182,18 @@ def sklearn(case, logits, target, n_threads, fresh):
         return lambda: loss.loss(y, logits, loss_out=loss_out, n_threads=n_threads).mean()
     gradient_out = np.empty_like(logits)
     return lambda: loss.loss_gradient(
-        y, logits, loss_out=loss_out, gradient_out=gradient_out, n_threads=n_threads)
+        y, logits, loss_out=loss_out, gradient_out=gradient_out, n_threads=n_threads
+    )
 
 
-PEERS = {"PyTorch": torch, "JAX": jax, "ONNX Runtime": onnxruntime, "scikit-learn": sklearn, "SciPy": scipy,
-         "NumPy": numpy_formula}
+PEERS = {
+    "PyTorch": torch,
+    "JAX": jax,
+    "ONNX Runtime": onnxruntime,
+    "scikit-learn": sklearn,
+    "SciPy": scipy,
+    "NumPy": numpy_formula,
+}
 HAS_OUT = {"PyTorch", "ONNX Runtime"}  # for softmax and log_softmax
 
 

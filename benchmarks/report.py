@@ -30,7 +30,9 @@ def best_peer(case, ours="csoftmax", suffix=""):
 
 
 def label(case):
-    return " x ".join(f"{n:,}" for n in case["shape"]) + (f", axis {case['axis']}" if case["group"] == "other axis" else "")
+    return " x ".join(f"{n:,}" for n in case["shape"]) + (
+        f", axis {case['axis']}" if case["group"] == "other axis" else ""
+    )
 
 
 def speed(case, name="csoftmax"):
@@ -43,19 +45,33 @@ def speed(case, name="csoftmax"):
 
 def print_tables(results):
     m = results["machine"]
-    print(f"{m['cpu']}, {m['threads']} threads, kernels {m['kernels']}, {m['compiler']}, Python {m['python']}, "
-          + ", ".join(f"{k} {v}" for k, v in m["packages"].items() if v) + f", {m['date']}")
+    print(
+        f"{m['cpu']}, {m['threads']} threads, kernels {m['kernels']}, {m['compiler']}, Python {m['python']}, "
+        + ", ".join(f"{k} {v}" for k, v in m["packages"].items() if v)
+        + f", {m['date']}"
+    )
     c = results["ceilings"]
-    print(f"Ceilings, GB/s of input: read {c['read']:.1f}, copy {c['copy']:.1f}, streamed copy {c['stream']:.1f}")
+    print(
+        f"Ceilings, GB/s of input: read {c['read']:.1f}, copy {c['copy']:.1f}, streamed copy {c['stream']:.1f}"
+    )
     for operation in dict.fromkeys(case["operation"] for case in results["cases"]):
         for dtype in ("float32", "float64"):
-            chosen = [q for q in results["cases"] if (q["operation"], q["dtype"]) == (operation, dtype)]
+            chosen = [
+                q for q in results["cases"] if (q["operation"], q["dtype"]) == (operation, dtype)
+            ]
             if not chosen:
                 continue
             peers = [p for p in PEERS if any(p in q["seconds"] for q in chosen)]
             fresh = any("csoftmax fresh" in q["seconds"] for q in chosen)
-            print(f"\n**{operation}, {dtype}**: csoftmax in GB/s of input (tiny calls: us), then each peer's time over ours\n")
-            print("| shape | csoftmax |" + "".join(f" {p} |" for p in peers) + (" fresh: best peer |" if fresh else ""))
+            print(
+                f"\n**{operation}, {dtype}**: csoftmax in GB/s of input (tiny calls: us),"
+                " then each peer's time over ours\n"
+            )
+            print(
+                "| shape | csoftmax |"
+                + "".join(f" {p} |" for p in peers)
+                + (" fresh: best peer |" if fresh else "")
+            )
             print("|---|---|" + "---|" * (len(peers) + fresh))
             for q in chosen:
                 row = f"| {label(q)} | {speed(q)} |"
@@ -80,14 +96,22 @@ def geometric(values):
 
 def print_summary(results):
     cells = [(q, *best_peer(q)) for q in results["cases"]]
-    print(f"\nGeometric mean over {len(cells)} cells: best peer {geometric([r for _, _, r in cells]):.2f}", end="")
+    print(
+        f"\nGeometric mean over {len(cells)} cells: best peer {geometric([r for _, _, r in cells]):.2f}",
+        end="",
+    )
     for peer in PEERS:
-        values = [float(np.median(ratios(q, peer))) for q in results["cases"] if peer in q["seconds"]]
+        values = [
+            float(np.median(ratios(q, peer))) for q in results["cases"] if peer in q["seconds"]
+        ]
         if values:
             print(f", {peer} {geometric(values):.2f}", end="")
     tiny = [r for q, _, r in cells if q["group"] == "tiny rows"]
     if tiny:
-        print(f"\nTiny rows, best peer: least {min(tiny):.2f}, geometric mean {geometric(tiny):.2f}", end="")
+        print(
+            f"\nTiny rows, best peer: least {min(tiny):.2f}, geometric mean {geometric(tiny):.2f}",
+            end="",
+        )
     losing = sorted(((r, q, name) for q, name, r in cells if r < 1), key=lambda t: t[0])
     print(f"\nCells behind the best peer: {len(losing)}")
     for r, q, name in losing:
@@ -96,7 +120,11 @@ def print_summary(results):
     print("Distance to the memory's limit, cases of 64 MB and more:")
     for q in results["cases"]:
         if q["bytes"] >= 1 << 26 and q["group"] != "one long row":
-            limit = c["stream"] if q["operation"] in ("softmax", "log_softmax", "cross_entropy_with_grad") else c["read"]
+            limit = (
+                c["stream"]
+                if q["operation"] in ("softmax", "log_softmax", "cross_entropy_with_grad")
+                else c["read"]
+            )
             rate = q["bytes"] / float(np.median(q["seconds"]["csoftmax"])) / 1e9
             print(f"  {100 * rate / limit:4.0f} %  {q['operation']} {label(q)} {q['dtype']}")
 
@@ -114,12 +142,24 @@ def draw(results, folder):
     shapes = list(dict.fromkeys(label(q) for q in results["cases"]))
     columns = list(dict.fromkeys((q["operation"], q["dtype"]) for q in results["cases"]))
     columns.sort(key=lambda t: (t[1], [q["operation"] for q in results["cases"]].index(t[0])))
-    short = {"softmax": "softmax", "log_softmax": "log-softmax", "logsumexp": "logsumexp", "cross_entropy": "loss",
-             "cross_entropy_with_grad": "loss + grad"}
+    short = {
+        "softmax": "softmax",
+        "log_softmax": "log-softmax",
+        "logsumexp": "logsumexp",
+        "cross_entropy": "loss",
+        "cross_entropy_with_grad": "loss + grad",
+    }
     names = [f"{short[operation]} {dtype[5:]}" for operation, dtype in columns]
-    figure, axes = plt.subplots(2, (len(peers) + 1) // 2, figsize=(15, 0.52 * len(shapes) + 4), sharex=True, sharey=True,
-                                squeeze=False, layout="constrained")
-    for ax in axes.flat[len(peers):]:
+    figure, axes = plt.subplots(
+        2,
+        (len(peers) + 1) // 2,
+        figsize=(15, 0.52 * len(shapes) + 4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.flat[len(peers) :]:
         ax.set_visible(False)
     norm = TwoSlopeNorm(0, -1, 4)
     for ax, peer in zip(axes.flat, peers, strict=False):
@@ -127,14 +167,24 @@ def draw(results, folder):
         for q in results["cases"]:
             r = ratios(q, peer)
             if r is not None:
-                grid[shapes.index(label(q)), columns.index((q["operation"], q["dtype"]))] = np.median(r)
+                grid[shapes.index(label(q)), columns.index((q["operation"], q["dtype"]))] = (
+                    np.median(r)
+                )
         ax.set_facecolor("0.92")
         picture = ax.imshow(np.log2(grid), cmap="RdBu", norm=norm, aspect="auto")
         for (i, j), value in np.ndenumerate(grid):
             if np.isfinite(value):
                 dark = np.log2(value) > 2.5 or np.log2(value) < -0.6
-                ax.text(j, i, f"{value:.1f}" if value < 10 else f"{value:.0f}", ha="center", va="center", fontsize=7,
-                        color="white" if dark else "black", weight="bold" if value < 1 else "normal")
+                ax.text(
+                    j,
+                    i,
+                    f"{value:.1f}" if value < 10 else f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if dark else "black",
+                    weight="bold" if value < 1 else "normal",
+                )
         ax.set_title(peer)
         ax.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=8)
         ax.set_yticks(range(len(shapes)), shapes, fontsize=8)
@@ -142,23 +192,42 @@ def draw(results, folder):
     bar = figure.colorbar(picture, ax=axes, ticks=[-1, 0, 1, 2, 3, 4], shrink=0.6)
     bar.ax.set_yticklabels(["0.5", "1", "2", "4", "8", "16"])
     bar.set_label("peer's time / csoftmax's time")
-    figure.suptitle(f"How many times longer the others take: {m['cpu']}, {m['threads']} threads, {m['date']}")
+    figure.suptitle(
+        f"How many times longer the others take: {m['cpu']}, {m['threads']} threads, {m['date']}"
+    )
     figure.savefig(folder / "ratios.svg")
 
     large = [q for q in results["cases"] if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
     if not large:
         return
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained", sharey=True)
-    titles = ["reading: logsumexp and loss", "reading and writing: softmax, log-softmax, loss + grad"]
-    for ax, title, limit, group in zip(axes, titles, ("read", "stream"), (("logsumexp", "cross_entropy"), (
-            "softmax", "log_softmax", "cross_entropy_with_grad")), strict=True):
+    titles = [
+        "reading: logsumexp and loss",
+        "reading and writing: softmax, log-softmax, loss + grad",
+    ]
+    for ax, title, limit, group in zip(
+        axes,
+        titles,
+        ("read", "stream"),
+        (("logsumexp", "cross_entropy"), ("softmax", "log_softmax", "cross_entropy_with_grad")),
+        strict=True,
+    ):
         rows = list(dict.fromkeys(label(q) for q in large))
         for operation, marker in zip(group, "osD", strict=False):
             chosen = [q for q in large if q["operation"] == operation]
             y = [rows.index(label(q)) for q in chosen]
-            ax.plot([q["bytes"] / np.median(q["seconds"]["csoftmax"]) / 1e9 for q in chosen], y, marker, label=operation)
-        ax.axvline(results["ceilings"][limit], color="black", linestyle="--",
-                   label=f"limit of memory, {results['ceilings'][limit]:.0f} GB/s")
+            ax.plot(
+                [q["bytes"] / np.median(q["seconds"]["csoftmax"]) / 1e9 for q in chosen],
+                y,
+                marker,
+                label=operation,
+            )
+        ax.axvline(
+            results["ceilings"][limit],
+            color="black",
+            linestyle="--",
+            label=f"limit of memory, {results['ceilings'][limit]:.0f} GB/s",
+        )
         ax.set_yticks(range(len(rows)), rows, fontsize=8)
         ax.set_xlabel("GB/s of input, float32")
         ax.set_xlim(0)

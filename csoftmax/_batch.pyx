@@ -102,7 +102,10 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
         task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
     )
     task.inner = task.n_rows
-    if as_columns or n <= (READ_AS_LANES if task.output == NOTHING or task.output == LOG_PROBABILITY else WRITTEN_AS_LANES):
+    cdef Py_ssize_t short = READ_AS_LANES
+    if task.output == PROBABILITY or task.output == GRADIENT:
+        short = WRITTEN_AS_LANES
+    if as_columns or n <= short:
         task.orientation = COLUMNS
         task.x_columns = as_columns and x_aligned
         if as_columns:
@@ -123,7 +126,8 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
         task.tile_rows = MAX_TILE_ROWS
     task.tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
     task.n_chunks = (n + CHUNK - 1) // CHUNK
-    task.stream = task.output != NOTHING and (task.out_columns or task.out_rows) and task.n_rows * n * item >= STREAM_BYTES
+    task.stream = (
+        task.output != NOTHING and (task.out_columns or task.out_rows) and task.n_rows * n * item >= STREAM_BYTES)
 
 
 cdef enum:
@@ -223,12 +227,11 @@ cdef int run_tiles(const Task *task, int dtype, int n_threads, char *memory) exc
 
 
 cdef int run_chunks(const Task *task, int dtype, int n_threads, char *memory) except -1:
-    """Few tiles of long rows: the chunks of each are shared out, so that all threads work on one row."""
+    """Few tiles, or very long rows: the chunks of each tile are shared out, so that all threads work on one row."""
     cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
-    cdef Py_ssize_t size = task.scratch_bytes
     cdef char *scratch = memory + task.board_bytes
     cdef Py_ssize_t slice_chunks = ELEMENTS_PER_SLICE // (task.tile_rows * CHUNK) + 1
-    cdef Py_ssize_t tile, first, last, chunk
+    cdef Py_ssize_t tile, first, last
     cdef Steps steps
     for tile in range(n_tiles):
         for steps in (MEASURE, WRITE):
@@ -239,13 +242,25 @@ cdef int run_chunks(const Task *task, int dtype, int n_threads, char *memory) ex
             first = 0
             while first < task.n_chunks:
                 last = first + slice_chunks if first + slice_chunks < task.n_chunks else task.n_chunks
-                with nogil, parallel(num_threads=n_threads):
-                    for chunk in prange(first, last, schedule="static"):
-                        one_chunk(task, dtype, steps, tile, chunk, memory, scratch + threadid() * size)
-                    kernels.fence()
+                some_chunks(task, dtype, steps, tile, first, last, n_threads, memory, scratch)
                 first = last
                 PyErr_CheckSignals()
     return 0
+
+
+cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t first, Py_ssize_t last,
+                      int n_threads, char *board, char *scratch) noexcept:
+    cdef Py_ssize_t chunk, size = task.scratch_bytes
+    if n_threads == 1:
+        with nogil:
+            for chunk in range(first, last):
+                one_chunk(task, dtype, steps, tile, chunk, board, scratch)
+            kernels.fence()
+    else:
+        with nogil, parallel(num_threads=n_threads):
+            for chunk in prange(first, last, schedule="static"):
+                one_chunk(task, dtype, steps, tile, chunk, board, scratch + threadid() * size)
+            kernels.fence()
 
 
 cdef int run(Task *task, int dtype, int n_threads) except -1:
@@ -261,7 +276,8 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     plan(task, item)
     n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
-    split = n_threads > 1 and task.n_chunks > 1 and n_tiles < 2 * n_threads
+    split = task.n_chunks > 1 and (
+        n_threads > 1 and n_tiles < 2 * n_threads or task.tile_rows * task.n_classes > ELEMENTS_PER_SLICE)
     if not split and n_threads > n_tiles:
         n_threads = n_tiles
     width = task.tile_rows if task.tile_rows < task.inner else task.inner

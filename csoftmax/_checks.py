@@ -5,9 +5,9 @@ import operator
 import numpy as np
 
 _CURES = {
-    "c": "pass its real part, or use scipy.special",
-    "f": "convert it with x.astype(numpy.float64)",
-    "O": "convert it with numpy.asarray(x, dtype=numpy.float64)",
+    "c": "pass its real part",
+    "f": "convert it with numpy.asarray({name}, dtype=numpy.float64)",
+    "O": "convert it with numpy.asarray({name}, dtype=numpy.float64)",
 }
 _INT64_MAX = np.iinfo(np.int64).max
 
@@ -16,16 +16,20 @@ def floating_array(x, function, name="x"):
     """Return `x` as a float32 or float64 array, and the dtype that an elementwise result has."""
     try:
         x = np.asarray(x)
-    except ValueError as error:  # a ragged list
-        raise ValueError(f"{function}() needs {name} to be an array: {error}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{function}() needs {name} with rows of one length, got a ragged {type(x).__name__}: pad or split it"
+        ) from error
     dtype = x.dtype
     if dtype.type in (np.float32, np.float64):
-        return (x if dtype.isnative else x.astype(dtype.newbyteorder("="))), x.dtype.newbyteorder("=")
+        return (x if dtype.isnative else x.astype(dtype.newbyteorder("="))), x.dtype.newbyteorder(
+            "="
+        )
     if dtype.kind in "iub":
         return x.astype(np.float64), np.dtype(np.float64)
     if dtype.type is np.float16:
         return x.astype(np.float32), np.dtype(np.float16)
-    cure = _CURES.get(dtype.kind, "convert it to numbers first")
+    cure = _CURES.get(dtype.kind, "pass an array of numbers as {name}").format(name=name)
     raise TypeError(f"{function}() needs float32 or float64, got {dtype}: {cure}")
 
 
@@ -40,8 +44,7 @@ def axis_number(axis, n_dims, function):
         ) from None
     if not -n_dims <= number < n_dims:
         raise np.exceptions.AxisError(
-            f"{function}() needs an axis from {-n_dims} to {n_dims - 1}, got {number}:"
-            f" the array has {n_dims} dimension{'s' * (n_dims > 1)}"
+            f"{function}() needs an axis from {-n_dims} to {n_dims - 1}, got {number}: choose one of these"
         )
     return number % n_dims
 
@@ -53,10 +56,13 @@ def thread_count(n_threads, function):
     try:
         number = operator.index(n_threads)
     except TypeError:
-        number = 0
+        raise TypeError(
+            f"{function}() needs an integer or None as n_threads, got {n_threads!r}: None uses as many as pay"
+        ) from None
     if number < 1:
         raise ValueError(
-            f"{function}() needs n_threads of 1 or more, got {n_threads!r}: leave it out, or None, to use as many as pay"
+            f"{function}() needs n_threads of 1 or more, got {n_threads!r}:"
+            " leave it out, or None, to use as many as pay"
         )
     return min(number, 1 << 16)
 
@@ -70,7 +76,8 @@ def output_array(out, shape, dtype, function):
         )
     if out.dtype != dtype:
         raise TypeError(
-            f"{function}() needs out of dtype {dtype}, got {out.dtype}: make it with numpy.empty({shape}, numpy.{dtype})"
+            f"{function}() needs out of dtype {dtype}, got {out.dtype}:"
+            f" make it with numpy.empty({shape}, numpy.{dtype})"
         )
     if out.shape != shape:
         raise ValueError(
@@ -78,7 +85,9 @@ def output_array(out, shape, dtype, function):
             f" make it with numpy.empty({shape}, numpy.{dtype})"
         )
     if not out.flags.writeable:
-        raise ValueError(f"{function}() needs a writable out, got a read-only array: pass out.copy()")
+        raise ValueError(
+            f"{function}() needs a writable out, got a read-only array: pass out.copy()"
+        )
     if _shares_memory_with_itself(out):
         raise ValueError(
             f"{function}() needs an out whose elements lie apart, got strides {out.strides}: pass out.copy()"
@@ -90,7 +99,9 @@ def _shares_memory_with_itself(a):
     if a.flags.forc or not a.size:
         return False
     reach = a.itemsize
-    for stride, size in sorted((abs(stride), size) for stride, size in zip(a.strides, a.shape, strict=True)):
+    for stride, size in sorted(
+        (abs(stride), size) for stride, size in zip(a.strides, a.shape, strict=True)
+    ):
         if size > 1:
             if stride < reach:
                 return True
@@ -100,8 +111,10 @@ def _shares_memory_with_itself(a):
 
 def reduction_name(reduction, function):
     """Refuse what is not a reduction."""
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{function}() needs a reduction of 'mean', 'sum' or 'none', got {reduction!r}")
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
+        raise ValueError(
+            f"{function}() needs a reduction of 'mean', 'sum' or 'none', got {reduction!r}: choose one of these"
+        )
 
 
 def ignore_number(ignore_index, function):
@@ -112,7 +125,7 @@ def ignore_number(ignore_index, function):
         return operator.index(ignore_index)
     except TypeError:
         raise TypeError(
-            f"{function}() needs an integer or None as ignore_index, got {ignore_index!r}"
+            f"{function}() needs an integer or None as ignore_index, got {ignore_index!r}: None ignores no target"
         ) from None
 
 
@@ -122,14 +135,17 @@ def target_array(target, logits_shape, axis, function):
     is_array = isinstance(target, np.ndarray)
     try:
         target = np.asarray(target)
-    except (ValueError, OverflowError) as error:  # a ragged list, or no integer that NumPy has
-        raise ValueError(f"{function}() needs target to be an array of class indices: {error}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"{function}() needs an array of class indices as target, got a ragged {type(target).__name__}:"
+            " pass one index per row"
+        ) from error
     if target.size == 0 and not is_array:
         target = target.astype(np.int64)  # NumPy takes an empty list for floats
     if target.dtype.kind not in "iu":
         raise TypeError(
             f"{function}() needs integer class indices as target, got {target.dtype}:"
-            " convert it with target.astype(numpy.int64)"
+            " convert it with numpy.asarray(target, dtype=numpy.int64)"
         )
     if target.shape != needed:
         raise ValueError(

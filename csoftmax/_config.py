@@ -65,7 +65,9 @@ def show_config():
     else:
         threads = str(_batch.max_threads())
     print(f"csoftmax {__version__}")
-    print(f"  kernels   {_isa.NAME} (this processor runs {', '.join(_isa.available())}; CSOFTMAX_ISA chooses)")
+    print(
+        f"  kernels   {_isa.NAME} (this processor runs {', '.join(_isa.available())}; CSOFTMAX_ISA chooses)"
+    )
     print(f"  threads   {threads}")
     print(f"  compiler  {_batch.compiler()}")
     print(f"  python    {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}")

@@ -272,7 +272,15 @@ def cross_entropy_with_grad(
     array([[-2.0611537e-09,  2.0611537e-09]], dtype=float32)
     """
     return _cross_entropy(
-        logits, target, axis, ignore_index, reduction, n_threads, out, True, "cross_entropy_with_grad"
+        logits,
+        target,
+        axis,
+        ignore_index,
+        reduction,
+        n_threads,
+        out,
+        True,
+        "cross_entropy_with_grad",
     )
 
 
@@ -311,14 +319,18 @@ def _deliver(result, dtype, out):
     return result[()]
 
 
-def _cross_entropy(logits, target, axis, ignore_index, reduction, n_threads, out, with_grad, function):
+def _cross_entropy(
+    logits, target, axis, ignore_index, reduction, n_threads, out, with_grad, function
+):
     logits, dtype = _checks.floating_array(logits, function, "logits")
     axis = _checks.axis_number(axis, logits.ndim, function)
     n_threads = _checks.thread_count(n_threads, function)
     _checks.reduction_name(reduction, function)
     ignore_index = _checks.ignore_number(ignore_index, function)
     if logits.ndim == 0:
-        raise ValueError(f"{function}() needs logits of at least one dimension, got a scalar")
+        raise ValueError(
+            f"{function}() needs logits of at least one dimension, got a scalar: pass one logit for each class"
+        )
     n_classes = logits.shape[axis]
     given = _checks.target_array(target, logits.shape, axis, function)
     if out is not None:

@@ -93,10 +93,14 @@ def main():
     difference = np.abs(curves["csoftmax"] - curves["NumPy"])
     print(f"largest difference of the losses, csoftmax and NumPy: {difference.max():.1e}")
 
-    figure, (top, bottom) = plt.subplots(2, 1, sharex=True, height_ratios=[3, 1], layout="constrained")
+    figure, (top, bottom) = plt.subplots(
+        2, 1, sharex=True, height_ratios=[3, 1], layout="constrained"
+    )
     for (name, curve), style in zip(curves.items(), ("-", "--", ":"), strict=False):
         top.plot(curve, style, label=name, linewidth=2)
-    top.set(ylabel="training loss, nats", yscale="log", title="Handwritten digits: the same training")
+    top.set(
+        ylabel="training loss, nats", yscale="log", title="Handwritten digits: the same training"
+    )
     top.legend()
     bottom.plot(difference, ".", color="black", markersize=2)
     bottom.set(xlabel="step", ylabel="difference to\nNumPy, nats")

@@ -2,17 +2,21 @@
 
 import numpy as np
 
-# Units in the last place; README and docstrings promise these. (function, dtype)
+from csoftmax import _isa
+
+# Units in the last place, docstrings promise these. (function, dtype)
 BOUNDS = {
     ("softmax", "float32"): 3.0,
-    ("softmax", "float64"): 3.5,
+    ("softmax", "float64"): 3.0,
     ("log_softmax", "float32"): 1.75,
     ("log_softmax", "float64"): 3.0,
     ("logsumexp", "float32"): 1.0,
     ("logsumexp", "float64"): 2.0,
     ("gradient", "float32"): 3.0,
-    ("gradient", "float64"): 3.5,
+    ("gradient", "float64"): 3.0,
 }
+if _isa.NAME == "baseline":  # multiply-adds round twice where the processor has no fused ones
+    BOUNDS = {key: bound + 0.5 for key, bound in BOUNDS.items()}
 
 # Around the 16 lanes, blocks of 64 and chunks of 2048 classes; around tiles and lanes of rows.
 CLASSES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 129, 1000]

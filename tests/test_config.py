@@ -12,15 +12,23 @@ from csoftmax import _functions, _isa
 
 
 def run(*arguments, **environment):
-    return subprocess.run([sys.executable, *arguments], env={**os.environ, **environment}, capture_output=True,
-                          text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def test_show_config_prints_what_is_in_use(capsys):
     csoftmax.show_config()
     text = capsys.readouterr().out
     assert text.startswith(f"csoftmax {csoftmax.__version__}\n")
-    assert f"kernels   {_isa.NAME} (this processor runs {', '.join(_isa.available())}; CSOFTMAX_ISA chooses)" in text
+    assert (
+        f"kernels   {_isa.NAME} (this processor runs {', '.join(_isa.available())}; CSOFTMAX_ISA chooses)"
+        in text
+    )
     for word in ("threads", "compiler", "python"):
         assert word in text
     assert run("-m", "csoftmax").stdout == text
@@ -34,8 +42,10 @@ def test_the_environment_chooses_the_build(name):
 def test_a_build_that_cannot_run_is_an_import_error_that_lists_those_that_can():
     done = run("-c", "import csoftmax", CSOFTMAX_ISA="v9")
     assert done.returncode != 0
-    expected = (f"ImportError: CSOFTMAX_ISA needs a build that this processor can run: {', '.join(_isa.available())},"
-                " got 'v9'; unset it to use the best one")
+    expected = (
+        f"ImportError: CSOFTMAX_ISA needs a build that this processor can run: {', '.join(_isa.available())},"
+        " got 'v9'; unset it to use the best one"
+    )
     assert done.stderr.strip().splitlines()[-1] == expected
 
 

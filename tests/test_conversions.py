@@ -43,7 +43,9 @@ def test_sums_of_float16_do_not_overflow():
 
 
 def test_lists_and_scalars_are_arrays():
-    assert_array_equal(csoftmax.softmax([[1, 2], [3, 4]]), csoftmax.softmax(np.array([[1.0, 2], [3, 4]])))
+    assert_array_equal(
+        csoftmax.softmax([[1, 2], [3, 4]]), csoftmax.softmax(np.array([[1.0, 2], [3, 4]]))
+    )
     for value in (3, 3.5, np.float32(2), np.array(5.0)):
         assert csoftmax.softmax(value) == 1
         assert csoftmax.log_softmax(value) == 0
@@ -66,15 +68,22 @@ def test_targets_of_every_integer_dtype_name_the_same_classes(kind):
     for order in "<>":
         target = np.array([3, 0, 2], np.dtype(kind).newbyteorder(order))
         assert_array_equal(csoftmax.cross_entropy(x, target, reduction="none"), expected)
-    assert_array_equal(csoftmax.cross_entropy(x, np.array([3, 9, 0, 9, 2], kind)[::2], reduction="none"), expected)
+    assert_array_equal(
+        csoftmax.cross_entropy(x, np.array([3, 9, 0, 9, 2], kind)[::2], reduction="none"), expected
+    )
 
 
 @pytest.mark.parametrize("function", ELEMENTWISE)
 def test_out_receives_the_result_and_is_returned(rng, dtype, function):
     x = rng.standard_normal((50, 33)).astype(dtype)
     expected = function(x)
-    for out in (np.empty_like(x), np.empty_like(x, order="F"), np.empty((50, 66), dtype)[:, ::2],
-                np.empty((50, 33), dtype)[::-1, ::-1], x.copy()):
+    for out in (
+        np.empty_like(x),
+        np.empty_like(x, order="F"),
+        np.empty((50, 66), dtype)[:, ::2],
+        np.empty((50, 33), dtype)[::-1, ::-1],
+        x.copy(),
+    ):
         assert function(x, out=out) is out
         assert_array_equal(out, expected)
     in_place = x.copy()
@@ -108,7 +117,10 @@ def test_gradient_may_take_the_place_of_the_logits(rng, dtype, n_classes):
 @pytest.mark.parametrize("shift", [1, 7, 16, 50])
 def test_an_out_that_overlaps_the_input_is_not_silently_wrong(rng, dtype, shift):
     memory = rng.standard_normal(5000).astype(dtype)
-    x, out = memory[:-shift].reshape(-1)[:4900].reshape(70, 70), memory[shift:][:4900].reshape(70, 70)
+    x, out = (
+        memory[:-shift].reshape(-1)[:4900].reshape(70, 70),
+        memory[shift:][:4900].reshape(70, 70),
+    )
     expected = csoftmax.softmax(x.copy())
     csoftmax.softmax(x, out=out)
     assert_array_equal(out, expected)

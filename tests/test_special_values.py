@@ -40,11 +40,15 @@ def test_special_rows_are_as_the_table_says(dtype, row, padding, orientation):
     if orientation == "first":
         x, axis = np.ascontiguousarray(x.T), 0
     with np.errstate(all="raise"):
-        results = [np.moveaxis(f(x, axis), axis, -1) for f in (csoftmax.softmax, csoftmax.log_softmax)]
+        results = [
+            np.moveaxis(f(x, axis), axis, -1) for f in (csoftmax.softmax, csoftmax.log_softmax)
+        ]
         lses = csoftmax.logsumexp(x, axis)
     for got, want, filler in zip(results, (p, log_p), (0, -INF), strict=True):
         filler = NAN if np.isnan(want).any() else filler
-        want = np.concatenate([np.full(len(around[0]), filler), want, np.full(len(around[1]), filler)])
+        want = np.concatenate(
+            [np.full(len(around[0]), filler), want, np.full(len(around[1]), filler)]
+        )
         np.testing.assert_allclose(got[3], np.asarray(want, dtype), rtol=1e-6)
         assert np.isfinite(np.delete(got, 3, 0)).all()
     np.testing.assert_allclose(lses[3], np.dtype(dtype).type(lse), rtol=1e-6)
@@ -66,13 +70,19 @@ def test_subnormal_probabilities_are_kept():
     assert (np.abs(got - exact) <= np.spacing(exact.astype(np.float32))).all()
     loss = csoftmax.cross_entropy(x, np.zeros(len(x), int), reduction="none")
     assert (np.abs(loss - exact) <= np.spacing(exact.astype(np.float32))).all()
-    many = np.full((1, 1 << 16), -108, np.float32)  # each less than the smallest number, together not
+    many = np.full(
+        (1, 1 << 16), -108, np.float32
+    )  # each less than the smallest number, together not
     many[0, 0] = 0
-    np.testing.assert_allclose(csoftmax.cross_entropy(many, [0]), 65535 * np.exp(-108.0), rtol=0, atol=1.5e-45)
+    np.testing.assert_allclose(
+        csoftmax.cross_entropy(many, [0]), 65535 * np.exp(-108.0), rtol=0, atol=1.5e-45
+    )
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((0, 3), 1), ((3, 0), 1), ((0,), 0), ((0, 0), 0), ((2, 0, 3), 1),
-                                             ((2, 0, 3), 2)])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((0, 3), 1), ((3, 0), 1), ((0,), 0), ((0, 0), 0), ((2, 0, 3), 1), ((2, 0, 3), 2)],
+)
 def test_arrays_without_elements_have_results_without_elements(dtype, shape, axis):
     x = np.empty(shape, dtype)
     for function in (csoftmax.softmax, csoftmax.log_softmax):
@@ -97,7 +107,9 @@ def test_ignored_rows_have_no_loss_and_no_gradient_whatever_they_hold(dtype):
     assert_array_equal(np.signbit(loss), False)
     assert_array_equal(grad[1:4], 0)
     assert (loss[[0, 4]] > 1).all()
-    assert csoftmax.cross_entropy(x, target) == np.dtype(dtype).type(np.float64(loss[0] + np.float64(loss[4])) / 2)
+    assert csoftmax.cross_entropy(x, target) == np.dtype(dtype).type(
+        np.float64(loss[0] + np.float64(loss[4])) / 2
+    )
 
 
 def test_all_rows_ignored_is_a_nan_mean_a_zero_sum_and_no_gradient(dtype):
@@ -139,5 +151,7 @@ def test_unsigned_targets_beyond_int64_may_be_ignored():
     x = np.eye(3)
     loss = csoftmax.cross_entropy(x, target, ignore_index=2**64 - 100, reduction="none")
     assert_array_equal(loss, csoftmax.cross_entropy(x, [1, -100, 2], reduction="none"))
-    with pytest.raises(IndexError, match="target 18446744073709551516 at position 1 is not a class"):
+    with pytest.raises(
+        IndexError, match="target 18446744073709551516 at position 1 is not a class"
+    ):
         csoftmax.cross_entropy(x, target)  # it is not -100

@@ -2,7 +2,7 @@
 # The order of every sum is that of rows.pxi, so that the answer does not depend on the layout.
 
 cdef struct Ahead:
-    # Where the next tile lies; it is fetched while this one is computed. Steps in bytes, from row to row, class to class.
+    # Where the next tile lies, which is fetched while this one is computed; steps in bytes between rows and classes.
     const char *start
     Py_ssize_t row_step, class_step
 
@@ -148,5 +148,6 @@ cdef void measure_columns(
 ) noexcept nogil:
     cdef Py_ssize_t row = 0
     while row < n_rows:
-        measure_lanes(x + row, class_stride, n_classes, ahead.start + row * ahead.row_step, ahead.class_step, terms + row, n_rows, maximum + row, others + row)
+        measure_lanes(x + row, class_stride, n_classes, ahead.start + row * ahead.row_step, ahead.class_step,
+                      terms + row, n_rows, maximum + row, others + row)
         row += 16

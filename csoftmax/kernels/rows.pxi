@@ -152,6 +152,6 @@ cdef void measure_rows(
     while first < n_rows:
         n = n_rows - first if n_rows - first < FOLD else FOLD
         max_of_rows(x + first * row_stride, n, n_classes, row_stride, maximum + first)
-        add_rows(x + first * row_stride, n, n_classes, row_stride, ahead, keep, maximum + first, terms + keep * first * n_classes,
-                 others + first)
+        add_rows(x + first * row_stride, n, n_classes, row_stride, ahead, keep, maximum + first,
+                 terms + keep * first * n_classes, others + first)
         first += FOLD

@@ -58,8 +58,8 @@ cdef struct Task:
     int64_t ignore_index
     double scale            # of the gradient
 
-# Take `steps` with rows first_row to first_row + n_rows - 1 and chunks first_chunk to end_chunk - 1. The board holds what
-# the steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits and for its
+# Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
+# steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits and for its
 # terms, or with keep_terms for those of all chunks. Both are aligned to 64 bytes.
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,

@@ -41,7 +41,9 @@ cdef void row_offsets(const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, 
             d -= 1
 
 
-cdef inline void transpose_block(const floating *start, Py_ssize_t stride, floating *to, Py_ssize_t to_stride) noexcept nogil:
+cdef inline void transpose_block(
+    const floating *start, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
     if floating is float:
         transpose_8x8_f32(start, stride, to, to_stride)
     else:
@@ -219,7 +221,8 @@ cdef const floating *take(
 cdef floating *destination(const Task *task, const Part *part, floating *values, Py_ssize_t *stride) noexcept nogil:
     """Where values are written as they come: the output itself if they may lie there at once, else `values`."""
     cdef Py_ssize_t offset
-    if task.stream or part.n_rows != part.width or not (task.out_rows if part.orientation == ROWS else task.out_columns):
+    cdef bint at_once = task.out_rows if part.orientation == ROWS else task.out_columns
+    if task.stream or part.n_rows != part.width or not at_once:
         stride[0] = part.n_classes if part.orientation == ROWS else part.width
         return values
     stride[0] = task.n_classes if part.orientation == ROWS else task.out.class_stride // <Py_ssize_t>sizeof(floating)
@@ -262,7 +265,8 @@ cdef struct Board:
     void *maximum               # floating
     double *others
     void *at_target             # floating, the target's logit
-    double *factor              # PROBABILITY, GRADIENT: exp(x - maximum) times factor is the value of a class
+    double *factor              # PROBABILITY, GRADIENT: exp(x - maximum) times factor + factor_low is a class's value
+    double *factor_low
     void *a                     # floating: LOG_PROBABILITY: (x - a) + b is the value
     void *b                     # floating; GRADIENT: the target's value
     bint *special               # whether some row is not finite
@@ -270,7 +274,7 @@ cdef struct Board:
 
 cdef Py_ssize_t board_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
     """In bytes, for the larger dtype; a multiple of 64."""
-    return (8 * width * (2 * n_chunks + 6) + 64 + 63) // 64 * 64
+    return (8 * width * (2 * n_chunks + 7) + 64 + 63) // 64 * 64
 
 
 cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
@@ -282,9 +286,10 @@ cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcep
     board.at_target = p + 3 * width
     board.a = p + 4 * width
     board.b = p + 5 * width
-    board.chunk_others = p + 6 * width
-    board.chunk_maximum = p + (6 + n_chunks) * width
-    board.special = <bint *>(p + (6 + 2 * n_chunks) * width)
+    board.factor_low = p + 6 * width
+    board.chunk_others = p + 7 * width
+    board.chunk_maximum = p + (7 + n_chunks) * width
+    board.special = <bint *>(p + (7 + 2 * n_chunks) * width)
     return board
 
 
@@ -317,7 +322,8 @@ cdef void measure(
         for row in range(part.n_rows):
             for j in range(16):
                 padded[j] = x[row * stride + j] if j < n else -<floating>INFINITY
-            measure_rows(<const floating *>&padded[0], 1, 16, 16, 0, True, &padded_terms[0], maximum + row, others + row)
+            measure_rows(<const floating *>&padded[0], 1, 16, 16, 0, True, &padded_terms[0], maximum + row,
+                         others + row)
             if keep:
                 memcpy(terms + row * n, padded_terms, n * sizeof(floating))
     if not find_special(<const floating *>maximum, <const double *>others, part.n_rows):
@@ -399,11 +405,12 @@ cdef void finish_rows(
     board.special[0] = special
     if task.output == PROBABILITY or task.output == GRADIENT:
         for row in range(n_rows):
-            # scale / (1 + others), once rounded: the quotient, and what it leaves
+            # scale / (1 + others): the quotient, and what it leaves
             high = 1 + others[row]
             low = 1 - (high - others[row]) if others[row] > 1 else others[row] - (high - 1)
             m = task.scale / high
-            board.factor[row] = m + (mul_add(-m, high, task.scale) - m * low) / high
+            board.factor[row] = m
+            board.factor_low[row] = (mul_add(-m, high, task.scale) - m * low) / high
     if task.output == GRADIENT:
         # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
         for row in range(n_rows):
@@ -429,7 +436,8 @@ cdef void finish_rows(
         if special:
             for row in range(n_rows):
                 if isnan(others[row]) or isinf(maximum[row]):
-                    (<floating *>task.logsumexp)[first_row + row] = <floating>NAN if isnan(others[row]) else maximum[row]
+                    like = <floating>NAN if isnan(others[row]) else maximum[row]
+                    (<floating *>task.logsumexp)[first_row + row] = like
     if task.target == NULL:
         return
     for row in range(n_rows):
@@ -454,34 +462,36 @@ cdef void finish_rows(
 
 
 cdef enum Formula:
-    TERMS                       # source * a, source being terms
+    TERMS                       # source * (a + d), source being terms
     LOGS                        # (source - a) + b, source being logits
-    LOGITS                      # scaled_exp(source, b) * c * a, source being logits
+    LOGITS                      # scaled_exp(source, b) * c * (a + d), source being logits
 
 
 cdef inline void write_group(
-    Formula formula, const floating *source, const floating *a, const floating *b, const floating *c, floating *to,
+    Formula formula, const floating *source, const floating *a, const floating *b, const floating *c,
+    const floating *d, floating *to,
 ) noexcept nogil:
     cdef floating[16] value     # read before anything is written: to may be source
     cdef int l
     for l in range(16):
         if formula == TERMS:
-            value[l] = source[l] * a[l]
+            value[l] = mul_add(source[l], a[l], source[l] * d[l])
         elif formula == LOGS:
             value[l] = (source[l] - a[l]) + b[l]
         else:
-            value[l] = scaled_exp(source[l], b[l]) * c[l] * a[l]
+            value[l] = scaled_exp(source[l], b[l]) * c[l]
+            value[l] = mul_add(value[l], a[l], value[l] * d[l])
     for l in range(16):
         to[l] = value[l]
 
 
 cdef inline void write_rows(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
-    const floating *a, const floating *b, const floating *c, floating *to, Py_ssize_t to_stride,
+    const floating *a, const floating *b, const floating *c, const floating *d, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     cdef int l
-    cdef floating[16] a_lanes, b_lanes, c_lanes, last, padded
+    cdef floating[16] a_lanes, b_lanes, c_lanes, d_lanes, last, padded
     cdef const floating *p
     cdef floating *q
     for row in range(n_rows):
@@ -494,41 +504,47 @@ cdef inline void write_rows(
         if formula == LOGITS:
             for l in range(16):
                 c_lanes[l] = c[row]
+        if formula != LOGS:
+            for l in range(16):
+                d_lanes[l] = d[row]
         if n_classes < 16:
             for l in range(16):
                 padded[l] = p[l if l < n_classes else 0]
-            write_group(formula, <const floating *>&padded[0], &a_lanes[0], &b_lanes[0], &c_lanes[0], &last[0])
+            write_group(formula, <const floating *>&padded[0], &a_lanes[0], &b_lanes[0], &c_lanes[0], &d_lanes[0],
+                        &last[0])
             memcpy(q, last, n_classes * sizeof(floating))
             continue
         # The last group may overlap the one before: its values first, written last.
-        write_group(formula, p + n_classes - 16, &a_lanes[0], &b_lanes[0], &c_lanes[0], &last[0])
+        write_group(formula, p + n_classes - 16, &a_lanes[0], &b_lanes[0], &c_lanes[0], &d_lanes[0], &last[0])
         j = 0
         while j + 16 < n_classes:
-            write_group(formula, p + j, &a_lanes[0], &b_lanes[0], &c_lanes[0], q + j)
+            write_group(formula, p + j, &a_lanes[0], &b_lanes[0], &c_lanes[0], &d_lanes[0], q + j)
             j += 16
         memcpy(q + n_classes - 16, last, sizeof(last))
 
 
 cdef inline void write_columns(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *a, const floating *b, const floating *c, floating *to, Py_ssize_t to_stride,
+    const floating *a, const floating *b, const floating *c, const floating *d, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     for j in range(n_classes):
         row = 0
         while row < width:
-            write_group(formula, source + j * stride + row, a + row, b + row, c + row, to + j * to_stride + row)
+            write_group(formula, source + j * stride + row, a + row, b + row, c + row, d + row,
+                        to + j * to_stride + row)
             row += 16
 
 
 cdef inline void write_values(
     Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
-    Py_ssize_t n_classes, const floating *a, const floating *b, const floating *c, floating *to, Py_ssize_t to_stride,
+    Py_ssize_t n_classes, const floating *a, const floating *b, const floating *c, const floating *d, floating *to,
+    Py_ssize_t to_stride,
 ) noexcept nogil:
     if orientation == ROWS:
-        write_rows(formula, source, stride, n_rows, n_classes, a, b, c, to, to_stride)
+        write_rows(formula, source, stride, n_rows, n_classes, a, b, c, d, to, to_stride)
     else:
-        write_columns(formula, source, stride, n_rows, n_classes, a, b, c, to, to_stride)
+        write_columns(formula, source, stride, n_rows, n_classes, a, b, c, d, to, to_stride)
 
 
 cdef void mend(
@@ -566,11 +582,11 @@ cdef void write_chunk(
     cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
     cdef const floating *maximum = <const floating *>board.maximum
     cdef const floating *x = NULL
-    cdef floating[256] a, b, c
+    cdef floating[256] a, b, c, d
     cdef floating unscale = 1 / one(<floating>1)
     cdef floating least = unscale / one(<floating>1)   # far from where a would be subnormal
     cdef bint keep = task.keep_terms
-    cdef double[256] factor
+    cdef double[256] factor, factor_low
     cdef int tiny = 0
     cdef Py_ssize_t stride = 0, to_stride = 0, row
     cdef floating *to
@@ -581,23 +597,26 @@ cdef void write_chunk(
     if task.output == LOG_PROBABILITY:
         x = take(task, &part, room, is_there, &stride)
         write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>board.a,
-                     <const floating *>board.b, NULL, to, to_stride)
+                     <const floating *>board.b, NULL, NULL, to, to_stride)
     else:
-        # b is what a term refers to; exp(x - maximum) = exp(x - b) * exp(b - maximum). Float64 has no wider type for the
-        # second factor, and a small one costs digits: then b is the row's maximum itself.
+        # b is what a term refers to; exp(x - maximum) = exp(x - b) * exp(b - maximum). Float64 has no wider type for
+        # the second factor, and a small one costs digits: then b is the row's maximum itself.
         for row in range(part.width):
             b[row] = maximum[row]
         for row in range(part.width):
             factor[row] = board.factor[row]
+            factor_low[row] = board.factor_low[row]
         if task.n_chunks > 1:
             for row in range(part.width):
                 if floating is float:
                     if chunk_maximum[row] > maximum[row] - 30:
                         b[row] = chunk_maximum[row]
                         factor[row] *= scaled_exp(<double>b[row], <double>maximum[row]) / one(<double>1)
+                        factor_low[row] = 0
                 keep &= b[row] == chunk_maximum[row]
         for row in range(part.width):
             a[row] = <floating>factor[row] * unscale
+            d[row] = <floating>(factor_low[row] + (factor[row] - <floating>factor[row])) * unscale
             c[row] = 1
         for row in range(part.width):
             tiny |= (a[row] < least) & (a[row] > -least)
@@ -607,16 +626,18 @@ cdef void write_chunk(
                 if -least < a[row] < least:
                     c[row] = unscale
                     a[row] = <floating>factor[row]
+                    d[row] = 0
                 if isinf(b[row]):
                     b[row] = 0
         if keep:
             stride = part.n_classes if part.orientation == ROWS else part.width
             write_values(TERMS, part.orientation, <const floating *>values, stride, part.width, part.n_classes,
-                         <const floating *>a, <const floating *>b, <const floating *>c, to, to_stride)
+                         <const floating *>a, <const floating *>b, <const floating *>c, <const floating *>d, to,
+                         to_stride)
         else:
             x = take(task, &part, room, is_there, &stride)
             write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>a,
-                         <const floating *>b, <const floating *>c, to, to_stride)
+                         <const floating *>b, <const floating *>c, <const floating *>d, to, to_stride)
     mend(task, &part, board, to, to_stride)
     if to == values:
         put(task, &part, values, room)

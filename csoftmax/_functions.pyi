@@ -1,0 +1,126 @@
+# Types that keep the dtype: float32 in, float32 out. The functions themselves are in _functions.py.
+
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_Float = TypeVar("_Float", np.float16, np.float32, np.float64)
+_Kernel = TypeVar("_Kernel", np.float32, np.float64)
+_Integer = NDArray[np.integer[Any] | np.bool_]
+
+@overload
+def softmax(
+    x: NDArray[_Float],
+    axis: int = -1,
+    *,
+    out: NDArray[_Float] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def softmax(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    out: NDArray[np.float64] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[np.float64]: ...
+@overload
+def log_softmax(
+    x: NDArray[_Float],
+    axis: int = -1,
+    *,
+    out: NDArray[_Float] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[_Float]: ...
+@overload
+def log_softmax(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    out: NDArray[np.float64] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[np.float64]: ...
+
+# logsumexp of a one-dimensional array is a scalar, which the type of an array does not tell: Any.
+@overload
+def logsumexp(
+    x: NDArray[_Kernel],
+    axis: int = -1,
+    *,
+    keepdims: Literal[True],
+    out: NDArray[_Kernel] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[_Kernel]: ...
+@overload
+def logsumexp(
+    x: ArrayLike,
+    axis: int = -1,
+    *,
+    keepdims: bool = False,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> Any: ...
+@overload
+def cross_entropy(
+    logits: NDArray[_Kernel],
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = -100,
+    reduction: Literal["mean", "sum"] = "mean",
+    n_threads: int | None = None,
+) -> _Kernel: ...
+@overload
+def cross_entropy(
+    logits: NDArray[_Kernel],
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = -100,
+    reduction: Literal["none"],
+    n_threads: int | None = None,
+) -> NDArray[_Kernel]: ...
+@overload
+def cross_entropy(
+    logits: ArrayLike,
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = -100,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+    n_threads: int | None = None,
+) -> Any: ...
+@overload
+def cross_entropy_with_grad(
+    logits: NDArray[_Kernel],
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = -100,
+    reduction: Literal["mean", "sum"] = "mean",
+    out: NDArray[_Kernel] | None = None,
+    n_threads: int | None = None,
+) -> tuple[_Kernel, NDArray[_Kernel]]: ...
+@overload
+def cross_entropy_with_grad(
+    logits: NDArray[_Kernel],
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = -100,
+    reduction: Literal["none"],
+    out: NDArray[_Kernel] | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[_Kernel], NDArray[_Kernel]]: ...
+@overload
+def cross_entropy_with_grad(
+    logits: ArrayLike,
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = -100,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> tuple[Any, NDArray[Any]]: ...
