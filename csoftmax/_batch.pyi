@@ -16,6 +16,17 @@ def logsumexp(x: NDArray[Any], axis: int, out: NDArray[Any], n_threads: int) -> 
 def scan_targets(
     target: NDArray[np.int64], n_classes: int, ignore_index: int | None
 ) -> tuple[int, int]: ...
+def plain_probabilities(x: object, axis: object, out: object, log: bool) -> Any: ...
+def plain_logsumexp(x: object, axis: object) -> Any: ...
+def plain_cross_entropy(
+    logits: object,
+    target: object,
+    axis: object,
+    ignore_index: object,
+    reduction: object,
+    out: object,
+    with_grad: bool,
+) -> Any: ...
 def reduce_losses(losses: NDArray[np.float64], divisor: float, out: NDArray[Any]) -> None: ...
 def cross_entropy(
     logits: NDArray[Any],

@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE,
+    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE,
     Kernels, Layout, Steps, Task,
 )
 
@@ -27,6 +27,9 @@ cdef extern from "_platform.h" nogil:
     int watch_forks()
     int built_with_openmp
     const char *compiler_name
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype, int subok)
 
 cnp.import_array()
 
@@ -316,14 +319,14 @@ cdef int dtype_of(cnp.ndarray x) noexcept:
 
 cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
-    memset(task, 0, sizeof(Task))
+    memset(task, 0, <char *>&task.x - <char *>task)
     lay_out(&task.x, x, axis)
     task.n_classes = cnp.PyArray_DIM(x, axis)
     task.n_rows = size // task.n_classes if task.n_classes else 0
     task.scale = 1
 
 
-def probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, int n_threads):
+cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, int n_threads):
     """Write softmax, or log_softmax if `log`, of x along axis to out, of x's shape and dtype."""
     cdef Task task
     describe(&task, x, axis)
@@ -332,7 +335,7 @@ def probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, int n_thre
     run(&task, dtype_of(x), n_threads)
 
 
-def logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, int n_threads):
+cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, int n_threads):
     """Write the logsumexp of each row to out, C-contiguous, of x's dtype; rows without classes are left alone."""
     cdef Task task
     describe(&task, x, axis)
@@ -340,7 +343,7 @@ def logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, int n_threads):
     run(&task, dtype_of(x), n_threads)
 
 
-def scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
+cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
     """Return the position of the first target that is no class (-1: none), and how many are ignored.
 
     target is int64 and C-contiguous; ignore_index is an int64 or None.
@@ -363,7 +366,7 @@ def scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
 
 
 @cython.cdivision(True)  # over zero rows: NaN
-def reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
+cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
     """Write the sum of losses, float64 and C-contiguous, over divisor to out, a float32 or float64 of no dimensions.
 
     Eight running sums, each over blocks of 1024 rows; then these in order: fixed, and of small error.
@@ -396,8 +399,8 @@ def reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
 
 
 @cython.cdivision(True)
-def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
-                  cnp.ndarray grad, double divisor, int n_threads):
+cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
+                    cnp.ndarray grad, double divisor, int n_threads):
     """Write each row's loss to loss, of the logits' dtype or float64, and its gradient over divisor to grad or None.
 
     target is int64, C-contiguous, and scanned; loss is C-contiguous.
@@ -420,6 +423,121 @@ def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignor
         task.scale = 1 / divisor
         fp_leave(state)
     run(&task, dtype_of(logits), n_threads)
+
+
+# ---- The same for arguments that need no conversion: anything else returns None, and the long way is taken ----
+
+cdef bint is_plain(object x) noexcept:
+    """Whether the kernels can read x as it is."""
+    if type(x) is not cnp.ndarray:
+        return False
+    cdef cnp.ndarray a = x
+    return (cnp.PyArray_TYPE(a) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and cnp.PyArray_ISBEHAVED_RO(a)
+            and cnp.PyArray_NDIM(a) > 0 and cnp.PyArray_SIZE(a) > 0)
+
+
+cdef int plain_axis(object axis, int n_dims):
+    """The axis counted from the front, -1 if it needs a closer look."""
+    if type(axis) is not int or not -n_dims <= axis < n_dims:
+        return -1
+    return axis if axis >= 0 else axis + n_dims
+
+
+cdef bint fits(cnp.ndarray x, object out) noexcept:
+    """Whether out is x itself, or as C-contiguous as x and elsewhere."""
+    cdef cnp.ndarray a
+    cdef int d
+    cdef Py_ssize_t distance
+    if type(out) is not cnp.ndarray:
+        return False
+    a = out
+    if (cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(x) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(x)
+            or not cnp.PyArray_ISCARRAY(a) or not cnp.PyArray_ISCARRAY_RO(x)):
+        return False
+    for d in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(x, d):
+            return False
+    distance = <char *>cnp.PyArray_DATA(a) - <char *>cnp.PyArray_DATA(x)
+    return distance == 0 or distance >= cnp.PyArray_NBYTES(x) or -distance >= cnp.PyArray_NBYTES(x)
+
+
+def plain_probabilities(object x, object axis, object out, bint log):
+    cdef int number
+    if not is_plain(x):
+        return None
+    number = plain_axis(axis, cnp.PyArray_NDIM(<cnp.ndarray>x))
+    if number < 0:
+        return None
+    if out is None:
+        out = PyArray_NewLikeArray(<cnp.ndarray>x, cnp.NPY_KEEPORDER, NULL, 0)
+    elif not fits(x, out):
+        return None
+    probabilities(x, number, out, log, 0)
+    return out
+
+
+cdef cnp.ndarray rows_like(cnp.ndarray x, int axis, int dtype):
+    """An empty array of x's shape without axis."""
+    cdef cnp.npy_intp[MAX_DIMS] shape
+    cdef int d, n = 0
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d != axis:
+            shape[n] = cnp.PyArray_DIM(x, d)
+            n += 1
+    return cnp.PyArray_EMPTY(n, shape, dtype, 0)
+
+
+def plain_logsumexp(object x, object axis):
+    cdef int number
+    cdef cnp.ndarray out
+    if not is_plain(x):
+        return None
+    number = plain_axis(axis, cnp.PyArray_NDIM(<cnp.ndarray>x))
+    if number < 0:
+        return None
+    out = rows_like(x, number, cnp.PyArray_TYPE(<cnp.ndarray>x))
+    logsumexp(x, number, out, 0)
+    return out[()] if cnp.PyArray_NDIM(out) == 0 else out
+
+
+def plain_cross_entropy(object logits, object target, object axis, object ignore_index, object reduction, object out,
+                        bint with_grad):
+    """Loss and gradient, or None if an argument needs a closer look or a target is no class."""
+    cdef int number, d, n = 0
+    cdef cnp.ndarray x, y, loss, total
+    cdef object grad = None
+    cdef Py_ssize_t bad, n_ignored
+    if not is_plain(logits) or type(target) is not cnp.ndarray or type(ignore_index) is not int:
+        return None
+    x, y = logits, target
+    number = plain_axis(axis, cnp.PyArray_NDIM(x))
+    if (number < 0 or cnp.PyArray_TYPE(y) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(y)
+            or cnp.PyArray_NDIM(y) != cnp.PyArray_NDIM(x) - 1 or not -(1 << 62) < ignore_index < 1 << 62
+            or type(reduction) is not str or reduction not in ("mean", "sum", "none")):
+        return None
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d != number:
+            if cnp.PyArray_DIM(y, n) != cnp.PyArray_DIM(x, d):
+                return None
+            n += 1
+    bad, n_ignored = scan_targets(y, cnp.PyArray_DIM(x, number), ignore_index)
+    if bad >= 0:
+        return None
+    if with_grad:
+        if out is None:
+            grad = PyArray_NewLikeArray(x, cnp.NPY_KEEPORDER, NULL, 0)
+        elif fits(x, out):
+            grad = out
+        else:
+            return None
+    loss = rows_like(x, number, cnp.PyArray_TYPE(x) if reduction == "none" else cnp.NPY_DOUBLE)
+    divisor = cnp.PyArray_SIZE(y) - n_ignored if reduction == "mean" else 1
+    cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, 0)
+    if reduction == "none":
+        return loss[()] if cnp.PyArray_NDIM(loss) == 0 else loss, grad
+    total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)
+    reduce_losses(loss, divisor, total)
+    return total[()], grad
 
 
 def has_openmp():

@@ -32,8 +32,6 @@ cdef struct Layout:         # where the elements of an array lie; strides in byt
     Py_ssize_t class_stride
 
 cdef struct Task:
-    Layout x
-    Layout out              # unless output is NOTHING
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
@@ -57,6 +55,8 @@ cdef struct Task:
     bint has_ignore_index
     int64_t ignore_index
     double scale            # of the gradient
+    Layout x                # the fields before this one are zero unless they are set
+    Layout out              # unless output is NOTHING
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
 # steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits and for its
