@@ -12,8 +12,8 @@ from libc.string cimport memset
 
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE,
-    Kernels, Layout, Steps, Task,
+    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS,
+    WRITE, Kernels, Layout, Steps, Task,
 )
 
 cdef extern from "_platform.h" nogil:
