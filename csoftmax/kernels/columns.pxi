@@ -89,7 +89,6 @@ cdef inline void measure_lanes(
     cdef Py_ssize_t j, lane
     cdef Py_ssize_t size = n_classes if n_classes < 16 else 16
     cdef const floating *p
-    cdef double sum
     cdef int l
     for l in range(16):
         top[l] = x[l]
@@ -114,7 +113,8 @@ cdef inline void measure_lanes(
     while j < n_classes:
         add_all(<const floating *>terms + j * term_stride, 0, all)
         j += 1
-    for lane in range(size, 8):
+    # Lanes without classes count as zeros: sums with them are left out.
+    for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
         for l in range(16):
             total[16 * lane + l] = 0
     if n_classes <= 16:
@@ -129,9 +129,15 @@ cdef inline void measure_lanes(
     else:
         add_blocks(<const floating *>terms, term_stride, n_classes, &total[0])
     for l in range(16):
-        sum = ((total[l] + total[l + 16]) + (total[l + 32] + total[l + 48])) + (
-            (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112]))
-        others[l] = without_one(sum, all[l])
+        total[l] += total[l + 16]
+    if size > 2:
+        for l in range(16):
+            total[l] += total[l + 32] + total[l + 48]
+    if size > 4:
+        for l in range(16):
+            total[l] += (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112])
+    for l in range(16):
+        others[l] = without_one(total[l], all[l])
     for l in range(16):
         maximum[l] = top[l]
 

@@ -388,7 +388,7 @@ cdef void finish_rows(
     cdef floating *b = <floating *>board.b
     cdef double *others = board.others
     cdef Py_ssize_t row, chunk
-    cdef double high, low, m, rounded, back
+    cdef double high, low, m, rounded, back, inverse
     cdef double[256] lost, loss
     cdef floating[256] shift
     cdef bint special
@@ -405,12 +405,13 @@ cdef void finish_rows(
     board.special[0] = special
     if task.output == PROBABILITY or task.output == GRADIENT:
         for row in range(n_rows):
-            # scale / (1 + others): the quotient, and what it leaves
+            # scale / (1 + others), and what its roundings leave
             high = 1 + others[row]
             low = 1 - (high - others[row]) if others[row] > 1 else others[row] - (high - 1)
-            m = task.scale / high
+            inverse = 1 / high
+            m = task.scale * inverse
             board.factor[row] = m
-            board.factor_low[row] = (mul_add(-m, high, task.scale) - m * low) / high
+            board.factor_low[row] = (mul_add(-m, high, task.scale) - m * low) * inverse
     if task.output == GRADIENT:
         # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
         for row in range(n_rows):
@@ -421,7 +422,7 @@ cdef void finish_rows(
         return
     for row in range(n_rows):
         # logsumexp = shift + lost: in the dtype, and what its rounding lost
-        log1p_parts(others[row], &high, &low)
+        log1p_parts(others[row], like, &high, &low)
         m = maximum[row]
         shift[row] = <floating>(m + high)
         rounded = shift[row]

@@ -1,0 +1,239 @@
+"""Errors in units of the last place against 200-bit arithmetic, component by component.
+
+    python benchmarks/accuracy.py [--quick] [--worst tests/worst_cases.csv]
+
+Prints the README's error table: csoftmax on every build that this processor runs, beside SciPy, PyTorch and JAX where
+they are installed. Inputs: normal logits of spread 1, 10 and 30, confident rows, two classes over a sweep of
+differences, equal logits, results that are subnormal, and the largest numbers of the dtype.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import mpmath
+import numpy as np
+from tqdm import tqdm
+
+mpmath.mp.prec = 200
+FUNCTIONS = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "gradient"]
+
+
+def inputs(dtype, quick):
+    """Name and row of logits; the target of a row is its largest class, but for the sweep of two classes."""
+    rng = np.random.default_rng(0)
+    many = 1 if quick else 6
+    for n_classes, rows in ((2, 60), (3, 40), (10, 40), (17, 30), (100, 12), (1000, 4), (5000, 1)):
+        for spread in (1, 10, 30):
+            for _ in range(rows * many):
+                yield f"normal({spread})", rng.normal(0, spread, n_classes).astype(dtype)
+        for _ in range(rows * many):
+            row = rng.normal(0, 1, n_classes)
+            row[rng.integers(n_classes)] += rng.uniform(5, 40)
+            yield "confident", row.astype(dtype)
+    for n_classes in (2, 3, 16, 100, 3000):
+        yield "equal", np.full(n_classes, 0.1, dtype)
+    for difference in np.geomspace(1e-8, 700 if dtype == "float64" else 100, 300 * many):
+        yield "two classes", np.array([0.3, 0.3 - difference], dtype)
+    tiny = (85, 104) if dtype == "float32" else (700, 745)
+    for difference in rng.uniform(*tiny, 60 * many):
+        yield "subnormal", np.array([1, 1 - difference, 1 - difference - 0.3], dtype)
+    big = np.finfo(dtype).max
+    yield "largest", np.array([big, -big], dtype)
+    yield "largest", np.array([big, big, 0], dtype)
+
+
+def exact(row):
+    """All results of a row, as 200-bit numbers; those beyond the dtype's range stay what they are."""
+    x = [mpmath.mpf(float(v)) for v in row]
+    target = int(np.argmax(row))
+    m = x[target]
+    e = [mpmath.exp(v - m) for v in x]
+    others = sum(e[:target], mpmath.mpf(0)) + sum(e[target + 1 :], mpmath.mpf(0))
+    total, log_sum = 1 + others, mpmath.log1p(others)
+    p = [v / total for v in e]
+    return {
+        "softmax": p,
+        "log_softmax": [v - m - log_sum for v in x],
+        "logsumexp": [m + log_sum],
+        "cross_entropy": [log_sum],
+        "gradient": [-others / total if j == target else v for j, v in enumerate(p)],
+    }
+
+
+def unit(value, dtype):
+    """One unit of the last place at a value, that of the subnormals at the least."""
+    value = abs(value)
+    info = np.finfo(dtype)
+    if value < info.tiny:
+        return mpmath.mpf(float(info.smallest_subnormal))
+    return mpmath.mpf(2) ** (int(mpmath.floor(mpmath.log(value, 2))) - info.nmant)
+
+
+def distance(got, want, dtype, scale=0):
+    limit = mpmath.mpf(float(np.finfo(dtype).max))
+    worst = 0.0
+    for g, w in zip(np.ravel(got), want, strict=True):
+        if abs(w) > limit:
+            worst = worst if np.isinf(g) else np.inf
+        elif not np.isfinite(g):
+            worst = np.inf
+        else:
+            worst = max(
+                worst, float(abs(mpmath.mpf(float(g)) - w) / unit(max(abs(w), scale), dtype))
+            )
+    return worst
+
+
+def libraries():
+    """Name and a function from a row to its results."""
+    import csoftmax
+
+    def ours(row):
+        target = [int(np.argmax(row))]
+        loss, grad = csoftmax.cross_entropy_with_grad(row[None], target, reduction="none")
+        return {
+            "softmax": csoftmax.softmax(row),
+            "log_softmax": csoftmax.log_softmax(row),
+            "logsumexp": csoftmax.logsumexp(row),
+            "cross_entropy": loss,
+            "gradient": grad,
+        }
+
+    yield "csoftmax", ours
+    if os.environ.get("CSOFTMAX_ACCURACY") == "ours":
+        return
+    try:
+        from scipy import special
+
+        yield (
+            "SciPy",
+            lambda row: {name: getattr(special, name)(row) for name in FUNCTIONS[:3]},
+        )
+    except ImportError:
+        pass
+    try:
+        import torch
+
+        def with_torch(row):
+            x = torch.from_numpy(row[None]).requires_grad_(True)
+            loss = torch.nn.functional.cross_entropy(x, x.argmax(1))
+            loss.backward()
+            x, grad = x.detach(), x.grad
+            return {
+                "softmax": torch.softmax(x, 1).numpy(),
+                "log_softmax": torch.log_softmax(x, 1).numpy(),
+                "logsumexp": torch.logsumexp(x, 1).numpy(),
+                "cross_entropy": loss.detach().numpy(),
+                "gradient": grad.numpy(),
+            }
+
+        yield "PyTorch", with_torch
+    except ImportError:
+        pass
+    try:
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_enable_x64", True)
+
+        def loss_of(x, target):
+            return -jax.nn.log_softmax(x)[target]
+
+        with_grad = jax.value_and_grad(loss_of)
+
+        def with_jax(row):
+            loss, grad = with_grad(row, int(np.argmax(row)))
+            return {
+                "softmax": np.asarray(jax.nn.softmax(row)),
+                "log_softmax": np.asarray(jax.nn.log_softmax(row)),
+                "logsumexp": np.asarray(jax.nn.logsumexp(row)),
+                "cross_entropy": np.asarray(loss),
+                "gradient": np.asarray(grad),
+            }
+
+        yield "JAX", with_jax
+    except ImportError:
+        pass
+
+
+def measure(quick):
+    """(library, function, dtype) to the worst distance, and to the row where it was found."""
+    worst, found = {}, {}
+    rows = [
+        (dtype, name, row) for dtype in ("float32", "float64") for name, row in inputs(dtype, quick)
+    ]
+    contestants = list(libraries())
+    for dtype, kind, row in tqdm(rows, file=sys.stderr):
+        want = exact(row)
+        for library, work in contestants:
+            if library == "JAX" and len(row) not in (2, 10, 100, 1000):
+                continue  # compiles anew for each size
+            with np.errstate(all="ignore"):
+                results = work(row)
+            for function, got in results.items():
+                # logsumexp: of the maximum, where it and the logarithm of the sum nearly cancel
+                scale = abs(mpmath.mpf(float(row.max()))) if function == "logsumexp" else 0
+                d = distance(got, want[function], dtype, scale)
+                key = f"{library}|{function}|{dtype}"
+                if d > worst.get(key, -1):
+                    worst[key], found[key] = d, (kind, [float(v).hex() for v in row])
+    return worst, found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a sixth of the inputs")
+    parser.add_argument("--worst", help="CSV for our worst cases of up to 100 classes")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments.quick)))
+        return
+
+    from csoftmax import _isa
+
+    tables, cases = {}, []
+    for isa in _isa.available():
+        is_last = isa == _isa.available()[-1]
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", *["--quick"] * arguments.quick],
+            env={
+                **os.environ,
+                "CSOFTMAX_ISA": isa,
+                "CSOFTMAX_ACCURACY": "all" if is_last else "ours",
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        worst, found = json.loads(done.stdout.splitlines()[-1])
+        for key, distance_found in worst.items():
+            library, function, dtype = key.split("|")
+            column = f"csoftmax {isa}" if library == "csoftmax" else library
+            tables.setdefault((function, dtype), {})[column] = distance_found
+            if library == "csoftmax" and len(found[key][1]) <= 100:
+                cases.append((function, dtype, *found[key]))
+    columns = list(dict.fromkeys(column for row in tables.values() for column in row))
+    print("\nLargest error found, in units of the last place\n")
+    print("| function | dtype |" + "".join(f" {c} |" for c in columns))
+    print("|---|---|" + "---|" * len(columns))
+    for (function, dtype), row in sorted(
+        tables.items(), key=lambda t: (t[0][1], FUNCTIONS.index(t[0][0]))
+    ):
+        cells = [row.get(c) for c in columns]
+        text = ["" if c is None else f"{c:.2f}" if c < 100 else f"{c:.1e}" for c in cells]
+        print(f"| {function} | {dtype} |" + "".join(f" {t} |" for t in text))
+    if arguments.worst:
+        with open(arguments.worst, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["function", "dtype", "kind", "logits"])
+            for function, dtype, kind, row in cases:
+                writer.writerow([function, dtype, kind, " ".join(row)])
+
+
+if __name__ == "__main__":
+    main()
