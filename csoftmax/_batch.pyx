@@ -36,8 +36,8 @@ cnp.import_array()
 cdef enum:
     TILE_ELEMENTS = 4096            # of a tile of rows: with its terms, half of the first-level cache
     COLUMN_ELEMENTS = 32768         # of a tile of columns with many classes: in the second level
-    READ_AS_LANES = 256             # rows so short are transposed: classes would not fill the lanes, and each row
-    WRITTEN_AS_LANES = 128          # has a sum to fold; fewer if the result must be transposed back
+    READ_AS_LANES = 448             # bytes; rows so short are transposed: classes would not fill the lanes, and each
+    WRITTEN_AS_LANES = 192          # row has a sum to fold; fewer if the result must be transposed back
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     STACK_BYTES = 16384             # scratch of small calls
@@ -105,10 +105,10 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
         task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
     )
     task.inner = task.n_rows
-    cdef Py_ssize_t short = READ_AS_LANES
+    cdef Py_ssize_t short_row = READ_AS_LANES
     if task.output == PROBABILITY or task.output == GRADIENT:
-        short = WRITTEN_AS_LANES
-    if as_columns or n <= short:
+        short_row = WRITTEN_AS_LANES
+    if as_columns or n * item <= short_row:
         task.orientation = COLUMNS
         task.x_columns = as_columns and x_aligned
         if as_columns:
@@ -286,10 +286,9 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     width = task.tile_rows if task.tile_rows < task.inner else task.inner
     if task.orientation == COLUMNS:
         width = (width + 15) // 16 * 16
-    chunk_bytes = (task.n_classes if task.n_chunks == 1 else CHUNK) * width * item
+    chunk_bytes = ((task.n_classes if task.n_chunks == 1 else CHUNK) + 15) // 16 * 16 * width * item
     if task.output == PROBABILITY or task.output == GRADIENT:
-        task.keep_terms = task.n_chunks == 1 or (
-            not split and dtype == 0 and task.n_chunks * chunk_bytes <= KEPT_BYTES)
+        task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)
     task.scratch_bytes = chunk_bytes * (1 + (task.n_chunks if task.keep_terms else 1))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
@@ -443,6 +442,15 @@ cdef int plain_axis(object axis, int n_dims):
     return axis if axis >= 0 else axis + n_dims
 
 
+cdef int plain_threads(object n_threads) except -2:
+    """The number of threads, 0 for None, -1 if it needs a closer look."""
+    if n_threads is None:
+        return 0
+    if type(n_threads) is not int or not 0 < n_threads < 1 << 16:
+        return -1
+    return n_threads
+
+
 cdef bint fits(cnp.ndarray x, object out) noexcept:
     """Whether out is x itself, or as C-contiguous as x and elsewhere."""
     cdef cnp.ndarray a
@@ -461,9 +469,9 @@ cdef bint fits(cnp.ndarray x, object out) noexcept:
     return distance == 0 or distance >= cnp.PyArray_NBYTES(x) or -distance >= cnp.PyArray_NBYTES(x)
 
 
-def plain_probabilities(object x, object axis, object out, bint log):
-    cdef int number
-    if not is_plain(x):
+def plain_probabilities(object x, object axis, object out, bint log, object n_threads):
+    cdef int number, threads = plain_threads(n_threads)
+    if threads < 0 or not is_plain(x):
         return None
     number = plain_axis(axis, cnp.PyArray_NDIM(<cnp.ndarray>x))
     if number < 0:
@@ -472,7 +480,7 @@ def plain_probabilities(object x, object axis, object out, bint log):
         out = PyArray_NewLikeArray(<cnp.ndarray>x, cnp.NPY_KEEPORDER, NULL, 0)
     elif not fits(x, out):
         return None
-    probabilities(x, number, out, log, 0)
+    probabilities(x, number, out, log, threads)
     return out
 
 
@@ -487,27 +495,28 @@ cdef cnp.ndarray rows_like(cnp.ndarray x, int axis, int dtype):
     return cnp.PyArray_EMPTY(n, shape, dtype, 0)
 
 
-def plain_logsumexp(object x, object axis):
-    cdef int number
+def plain_logsumexp(object x, object axis, object n_threads):
+    cdef int number, threads = plain_threads(n_threads)
     cdef cnp.ndarray out
-    if not is_plain(x):
+    if threads < 0 or not is_plain(x):
         return None
     number = plain_axis(axis, cnp.PyArray_NDIM(<cnp.ndarray>x))
     if number < 0:
         return None
     out = rows_like(x, number, cnp.PyArray_TYPE(<cnp.ndarray>x))
-    logsumexp(x, number, out, 0)
+    logsumexp(x, number, out, threads)
     return out[()] if cnp.PyArray_NDIM(out) == 0 else out
 
 
 def plain_cross_entropy(object logits, object target, object axis, object ignore_index, object reduction, object out,
-                        bint with_grad):
+                        bint with_grad, object n_threads):
     """Loss and gradient, or None if an argument needs a closer look or a target is no class."""
-    cdef int number, d, n = 0
+    cdef int number, d, n = 0, threads = plain_threads(n_threads)
     cdef cnp.ndarray x, y, loss, total
     cdef object grad = None
     cdef Py_ssize_t bad, n_ignored
-    if not is_plain(logits) or type(target) is not cnp.ndarray or type(ignore_index) is not int:
+    if (threads < 0 or not is_plain(logits) or type(target) is not cnp.ndarray
+            or type(ignore_index) is not int):
         return None
     x, y = logits, target
     number = plain_axis(axis, cnp.PyArray_NDIM(x))
@@ -532,7 +541,7 @@ def plain_cross_entropy(object logits, object target, object axis, object ignore
             return None
     loss = rows_like(x, number, cnp.PyArray_TYPE(x) if reduction == "none" else cnp.NPY_DOUBLE)
     divisor = cnp.PyArray_SIZE(y) - n_ignored if reduction == "mean" else 1
-    cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, 0)
+    cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, threads)
     if reduction == "none":
         return loss[()] if cnp.PyArray_NDIM(loss) == 0 else loss, grad
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)

@@ -52,10 +52,7 @@ def softmax(x, axis=-1, *, out=None, n_threads=None):
     array([[5.0000000e-01, 5.0000000e-01],
            [1.0000000e+00, 1.8048513e-35]], dtype=float32)
     """
-    if (
-        n_threads is None
-        and (result := _batch.plain_probabilities(x, axis, out, False)) is not None
-    ):
+    if (result := _batch.plain_probabilities(x, axis, out, False, n_threads)) is not None:
         return result
     return _elementwise(x, axis, out, n_threads, False, "softmax")
 
@@ -107,7 +104,7 @@ def log_softmax(x, axis=-1, *, out=None, n_threads=None):
     >>> csoftmax.log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    if n_threads is None and (result := _batch.plain_probabilities(x, axis, out, True)) is not None:
+    if (result := _batch.plain_probabilities(x, axis, out, True, n_threads)) is not None:
         return result
     return _elementwise(x, axis, out, n_threads, True, "log_softmax")
 
@@ -158,8 +155,8 @@ def logsumexp(x, axis=-1, *, keepdims=False, out=None, n_threads=None):
     >>> csoftmax.logsumexp([-40.0, 0.0])
     np.float64(4.248354255291589e-18)
     """
-    if n_threads is None and out is None and not keepdims:
-        if (result := _batch.plain_logsumexp(x, axis)) is not None:
+    if out is None and not keepdims:
+        if (result := _batch.plain_logsumexp(x, axis, n_threads)) is not None:
             return result
     x, _ = _checks.floating_array(x, "logsumexp")
     axis = _checks.axis_number(axis, x.ndim, "logsumexp")
@@ -332,12 +329,11 @@ def _deliver(result, dtype, out):
 def _cross_entropy(
     logits, target, axis, ignore_index, reduction, n_threads, out, with_grad, function
 ):
-    if n_threads is None:
-        plain = _batch.plain_cross_entropy(
-            logits, target, axis, ignore_index, reduction, out, with_grad
-        )
-        if plain is not None:
-            return plain
+    plain = _batch.plain_cross_entropy(
+        logits, target, axis, ignore_index, reduction, out, with_grad, n_threads
+    )
+    if plain is not None:
+        return plain
     logits, dtype = _checks.floating_array(logits, function, "logits")
     axis = _checks.axis_number(axis, logits.ndim, function)
     n_threads = _checks.thread_count(n_threads, function)

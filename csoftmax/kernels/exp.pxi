@@ -1,11 +1,12 @@
 # exp and log on lanes: branch-free scalars that the compiler turns into vectors of any width.
 # Each comes with the derivation of its error; u is half a unit in the last place of 1 (2**-24, 2**-53).
+# Without fused multiply-add each step of a polynomial rounds twice, which costs about 0.3 units more.
 
 cdef extern from "lanes.h" nogil:
     float mul_add_f32(float, float, float)
     double mul_add_f64(double, double, double)
-    float times_power_f32(float, float)
-    double times_power_f64(double, double)
+    float power_f32(float)
+    double power_f64(double)
     double inverse_power_f64(double)
     double exponent_f64(double)
     void prefetch(const void *)
@@ -18,68 +19,161 @@ cdef inline floating mul_add(floating a, floating b, floating c) noexcept nogil:
         return mul_add_f64(a, b, c)
 
 
-cdef inline floating one(floating like) noexcept nogil:
-    """The value of scaled_exp for a difference of zero: 2**64 in float32, 2**512 in float64."""
+cdef inline double unit(floating like) noexcept nogil:
+    """The scale of terms, 2**64 in float32 and 2**512 in float64: it keeps those exact that would be subnormal, or 0,
+    without it. Whoever uses a term multiplies by something per row, which takes the scale back for nothing and rounds
+    once, also into the subnormals."""
     if floating is float:
         return 18446744073709551616.0
     else:
         return 1.3407807929942597e154
 
 
-cdef inline floating scaled_exp(floating x, floating maximum) noexcept nogil:
-    """exp(x - maximum) * one, for x <= maximum: 0 for x = -inf, NaN where x - maximum is NaN.
+cdef inline void refer(
+    floating maximum, bint near, floating *origin, floating *least, floating *magic,
+) noexcept nogil:
+    """What the terms of a row refer to: M = origin + n ln 2, the number of that kind next to the maximum.
 
-    The scale keeps terms exact that would be subnormal, or 0, without it: whoever uses a term multiplies by something
-    per row, which takes the scale back for nothing and rounds once, also into the subnormals.
-
-    x - maximum is carried as high + low (Knuth's two-sum, exact), as its rounding alone would cost |x - maximum| / 2
-    units in the last place. Then, with k = rint(high / ln 2) and ln 2 = LN2_HIGH + LN2_LOW (k * LN2_HIGH is exact:
-    8 + 16 bits in float32, 11 + 42 in float64),
-
-        r = (high - k * LN2_HIGH) + (low - k * LN2_LOW)       |r| <= 0.3475
-        exp(r) = 1 + r * w(r),  w(r) = 1 + r * q(r)
-
-    high - k * LN2_HIGH is exact (Sterbenz, or both lie on one grid), so r has one rounding, 0.35 u at most. q is the
-    minimax polynomial for the relative error of exp: 2**-28.2 = 0.05 u in float32, 2**-56.8 = 0.07 u in float64.
-    w's last rounding enters with the factor |r|, that of the result whole: 1.3 u relative in all, 0.9 units in the
-    last place (without fused multiply-add r * w is rounded too: 1.2). A difference of zero gives 1 exactly.
+    The origin is 0, so that x - origin is x, unless |maximum| is so large that every x that counts is within a factor
+    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for `near` terms. `least` is where terms end, about x - maximum = -130 (float64:
+    -1060): even 2**20 terms there are less than half of the smallest subnormal number. `magic` holds -n, the bias of
+    the exponent field and the unit, added to 1.5 * 2**23 (2**52), so that adding to it rounds to an integer.
     """
-    cdef floating high = x - maximum
-    cdef floating back = high - x
-    cdef floating low = (x - (high - back)) - (maximum + back)
-    cdef floating magic, k, r, w
+    cdef floating difference
     if floating is float:
-        magic = mul_add(high, <floating>1.44269504088896341, <floating>12582976.0)
-        k = magic - <floating>12582976.0
-        r = mul_add(-k, <floating>0.693145751953125, high)
-        r = r + mul_add(-k, <floating>1.4286068203094173e-06, low)
-        w = <floating>0.0013814261033573934
-        w = mul_add(w, r, <floating>0.008368898722764678)
-        w = mul_add(w, r, <floating>0.04166840510034069)
-        w = mul_add(w, r, <floating>0.16666519130277124)
-        w = mul_add(w, r, <floating>0.49999993348327837)
+        origin[0] = <floating>0 if not near and -264 <= maximum <= 264 else maximum
+        difference = maximum - origin[0]
+        least[0] = difference - <floating>130
+        magic[0] = <floating>12583103.0 - (
+            mul_add(difference, <floating>1.44269504088896341, <floating>12582912.0) - <floating>12582912.0)
     else:
-        magic = mul_add(high, <floating>1.44269504088896341, <floating>6755399441056256.0)
-        k = magic - <floating>6755399441056256.0
-        r = mul_add(-k, <floating>0.6931471805598903, high)
-        r = r + mul_add(-k, <floating>5.497923018708371e-14, low)
-        w = <floating>2.5110348748311002e-08
-        w = mul_add(w, r, <floating>2.763304439748786e-07)
-        w = mul_add(w, r, <floating>2.755724154178541e-06)
-        w = mul_add(w, r, <floating>2.4801486292305718e-05)
-        w = mul_add(w, r, <floating>0.00019841269887295506)
-        w = mul_add(w, r, <floating>0.001388888894873705)
-        w = mul_add(w, r, <floating>0.008333333333321976)
-        w = mul_add(w, r, <floating>0.041666666666518984)
-        w = mul_add(w, r, <floating>0.16666666666666674)
-        w = mul_add(w, r, <floating>0.500000000000001)
-    w = mul_add(w, r, <floating>1)
-    r = mul_add(w, r, <floating>1)
-    # Below the cutoff even 2**20 terms are less than half of the smallest subnormal number.
+        origin[0] = <floating>0 if not near and -2200 <= maximum <= 2200 else maximum
+        difference = maximum - origin[0]
+        least[0] = difference - <floating>1060
+        magic[0] = <floating>6755399441057279.0 - (
+            mul_add(difference, <floating>1.44269504088896341, <floating>6755399441055744.0)
+            - <floating>6755399441055744.0)
+
+
+cdef inline floating short_rest(floating r) noexcept nogil:
+    """q with exp(r) = 1 + r + r**2 q for |r| <= 0.3475; minimax for the relative error of exp, 2**-28.2 = 0.05 u."""
+    cdef floating q = <floating>0.0013814261033573934
+    q = mul_add(q, r, <floating>0.008368898722764678)
+    q = mul_add(q, r, <floating>0.04166840510034069)
+    q = mul_add(q, r, <floating>0.16666519130277124)
+    return mul_add(q, r, <floating>0.49999993348327837)
+
+
+cdef inline floating long_rest(floating r) noexcept nogil:
+    """The same for float64: 2**-56.8 = 0.07 u."""
+    cdef floating q = <floating>2.5110348748311002e-08
+    q = mul_add(q, r, <floating>2.763304439748786e-07)
+    q = mul_add(q, r, <floating>2.755724154178541e-06)
+    q = mul_add(q, r, <floating>2.4801486292305718e-05)
+    q = mul_add(q, r, <floating>0.00019841269887295506)
+    q = mul_add(q, r, <floating>0.001388888894873705)
+    q = mul_add(q, r, <floating>0.008333333333321976)
+    q = mul_add(q, r, <floating>0.041666666666518984)
+    q = mul_add(q, r, <floating>0.16666666666666674)
+    return mul_add(q, r, <floating>0.500000000000001)
+
+
+cdef inline floating term(
+    floating x, floating origin, floating least, floating magic, bint near,
+) noexcept nogil:
+    """exp(x - M) * unit, M as told by refer(); for x = -inf less than can be seen beside it, NaN for NaN.
+
+    Rounding x - maximum would cost |x - maximum| / 2 units in the last place. It is not needed: M is a multiple of
+    ln 2 from an origin whose distance to x is exact. With k = rint((x - origin) / ln 2), ln 2 = LN2_HIGH + LN2_LOW,
+
+        r = ((x - origin) - k * LN2_HIGH) - k * LN2_LOW       |r| <= 0.3475
+        exp(x - M) = 2**(k - n) * (1 + (r + r * (r * q(r))))
+
+    k * LN2_HIGH is exact (10 + 14 bits in float32, 13 + 39 in float64), and so is the difference: both lie on one
+    grid, of at least 2**-25 (2**-54). So r has one rounding, 0.25 u at most, as has the sum in parentheses, beside
+    which r * q(r) and q cost 0.1 u; the result's own is half a unit: at most 1.1 units in the last place.
+    The exponent field of the scale is that of `magic` + k, whose low bits are it: a shift moves them there.
+
+    That M is not the maximum costs every row its exp(maximum - M). Rows of few classes do without: `near` terms refer
+    to the maximum itself, and what rounding takes from x - maximum (Knuth's two-sum) is added to r.
+    """
+    cdef floating shifted, back, rest, k, r, scale
+    shifted = x - origin
+    if near:
+        back = shifted - x
+        rest = (x - (shifted - back)) - (origin + back)
+        rest = rest if shifted > least else <floating>0
+    shifted = least if least > shifted else shifted     # NaN stays
     if floating is float:
-        return <floating>0 if high < <floating>-130.0 else times_power_f32(r, magic)
+        k = mul_add(shifted, <floating>1.44269504088896341, magic)
+        scale = power_f32(k)
+        k -= magic
+        r = mul_add(-k, <floating>0.69317626953125, shifted)
+        r = mul_add(-k, <floating>-2.908897130469058e-05, r + rest if near else r)
+        return mul_add(mul_add(short_rest(r) * r, r, r), scale, scale)
     else:
-        return <floating>0 if high < <floating>-1060.0 else times_power_f64(r, magic)
+        k = mul_add(shifted, <floating>1.44269504088896341, magic)
+        scale = power_f64(k)
+        k -= magic
+        r = mul_add(-k, <floating>0.6931471805601177, shifted)
+        r = mul_add(-k, <floating>-1.7239444525614835e-13, r + rest if near else r)
+        return mul_add(mul_add(long_rest(r) * r, r, r), scale, scale)
+
+
+cdef inline void reference(floating maximum, double *high, double *low) noexcept nogil:
+    """exp(maximum - M) as high + low, to 0.05 u of the dtype: what the terms of the row are divided by."""
+    cdef floating origin, least, magic
+    cdef double difference, k, first, r, r_low, whole
+    refer(maximum, False, &origin, &least, &magic)
+    difference = maximum - origin
+    if floating is float:
+        k = 12583103.0 - <double>magic
+        r = mul_add(-k, 0.6931471805599453, difference)
+        high[0] = mul_add(r * short_rest(r), r, 1 + r)
+        low[0] = 0
+    else:
+        k = 6755399441057279.0 - magic
+        first = mul_add(-k, 0.6931471805601177, difference)
+        r_low = k * 1.7239444525614835e-13
+        r = first + r_low
+        r_low = (first - r) + r_low
+        whole = 1 + r
+        r_low = ((1 - whole) + r) + mul_add(r * r, long_rest(r), mul_add(r_low, r, r_low))
+        high[0] = whole + r_low
+        low[0] = (whole - high[0]) + r_low
+
+
+cdef inline double top_term(floating maximum) noexcept nogil:
+    """exp(maximum - M) as terms have it."""
+    cdef floating origin, least, magic
+    refer(maximum, False, &origin, &least, &magic)
+    return term(maximum, origin, least, magic, False) * (1 / unit(maximum))
+
+
+cdef inline double reference_ratio(floating low, floating high) noexcept nogil:
+    """exp(M of low - M of high) for low < high: what brings terms from one reference to the other.
+
+    A power of two, and exact, where the origins are the same.
+    """
+    cdef floating origin, other_origin, least, magic, other_magic
+    cdef double of_low, of_high, rest, apart
+    refer(low, False, &origin, &least, &magic)
+    refer(high, False, &other_origin, &least, &other_magic)
+    if origin == other_origin:
+        apart = <double>magic - <double>other_magic
+        return power_f64(6755399441055744.0 + 1023 - apart) if apart < 1000 else 0
+    if <double>low - <double>high < -1060:  # also if one of them is infinite
+        return 0
+    reference(low, &of_low, &rest)
+    reference(high, &of_high, &rest)
+    return near_exp(low, high) * (of_high / of_low)
+
+
+cdef inline double near_exp(double x, double maximum) noexcept nogil:
+    """exp(x - maximum) for x <= maximum."""
+    cdef double origin, least, magic
+    refer(maximum, True, &origin, &least, &magic)
+    return term(x, origin, least, magic, True) * (1 / unit(x))
 
 
 cdef inline void log1p_parts(double s, floating like, double *high, double *low) noexcept nogil:

@@ -3,9 +3,6 @@
 #ifndef CSOFTMAX_LANES_H
 #define CSOFTMAX_LANES_H
 
-#ifndef PF_HINT
-#define PF_HINT 3
-#endif
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,26 +21,24 @@ static inline float mul_add_f32(float a, float b, float c) { return a * b + c; }
 static inline double mul_add_f64(double a, double b, double c) { return a * b + c; }
 #endif
 
-/* y * 2**integer: `magic` is integer + 1.5 * 2**23 (f64: 2**52), so its low bits are the integer, which the
- * shift moves onto the exponent field of y; the magic number's own bits leave at the top. */
-static inline float times_power_f32(float y, float magic)
+/* The power of two whose biased exponent stands in the low bits of `magic`, an integer + 1.5 * 2**23 (f64: 2**52). The
+ * shift moves them onto the exponent field; the magic number's own bits leave at the top. */
+static inline float power_f32(float magic)
 {
-    uint32_t bits, power;
-    memcpy(&bits, &y, 4);
-    memcpy(&power, &magic, 4);
-    bits += power << 23;
-    memcpy(&y, &bits, 4);
-    return y;
+    uint32_t bits;
+    memcpy(&bits, &magic, 4);
+    bits <<= 23;
+    memcpy(&magic, &bits, 4);
+    return magic;
 }
 
-static inline double times_power_f64(double y, double magic)
+static inline double power_f64(double magic)
 {
-    uint64_t bits, power;
-    memcpy(&bits, &y, 8);
-    memcpy(&power, &magic, 8);
-    bits += power << 52;
-    memcpy(&y, &bits, 8);
-    return y;
+    uint64_t bits;
+    memcpy(&bits, &magic, 8);
+    bits <<= 52;
+    memcpy(&magic, &bits, 8);
+    return magic;
 }
 
 /* 2**-e for the e with sqrt(1/2) <= y * 2**-e < sqrt(2); y is at least 1. */
@@ -68,46 +63,68 @@ static inline double exponent_f64(double inverse)
     return e - 4503599627370496.0;
 }
 
-/* Transpose 8 x 8 elements in three rounds of shuffles between pairs of vectors. Strides in elements. */
+/* Transpose blocks of one vector of 32 bytes by as many rows: 8 x 8 floats, 4 x 4 doubles. Strides in elements.
+ * Neighbours are interleaved within halves of 16 bytes, each shuffle one instruction; the halves are brought together
+ * last. */
 #if defined(__GNUC__) || defined(__clang__)
-#define TRANSPOSE_8X8(NAME, TYPE)                                                                                      \
-static inline void NAME(const TYPE *from, ptrdiff_t from_stride, TYPE *to, ptrdiff_t to_stride)                        \
-{                                                                                                                      \
-    typedef TYPE row __attribute__((vector_size(8 * sizeof(TYPE))));                                                   \
-    row a[8], b[8];                                                                                                    \
-    int i;                                                                                                             \
-    for (i = 0; i < 8; i++) memcpy(&a[i], from + i * from_stride, sizeof(row));                                        \
-    for (i = 0; i < 4; i++) {                                                                                          \
-        b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);                                  \
-        b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);                            \
-    }                                                                                                                  \
-    for (i = 0; i < 4; i++) {                                                                                          \
-        a[2 * i] = __builtin_shufflevector(b[i], b[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);                                  \
-        a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);                            \
-    }                                                                                                                  \
-    for (i = 0; i < 4; i++) {                                                                                          \
-        b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);                                  \
-        b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);                            \
-    }                                                                                                                  \
-    for (i = 0; i < 8; i++) memcpy(to + i * to_stride, &b[i], sizeof(row));                                            \
+#define UNROLL _Pragma("GCC unroll 8")
+static inline void transpose_f32(const float *from, ptrdiff_t from_stride, float *to, ptrdiff_t to_stride)
+{
+    typedef float lanes __attribute__((vector_size(32)));
+    lanes a[8], b[8];
+    int i;
+    UNROLL for (i = 0; i < 8; i++) memcpy(&a[i], from + i * from_stride, 32);
+    UNROLL for (i = 0; i < 8; i += 2) {
+        b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    UNROLL for (i = 0; i < 4; i++) {
+        const int first = i / 2 * 4 + i % 2;    /* 0, 1, 4, 5, each with the one after next */
+        const int place = i / 2 * 4 + i % 2 * 2;
+        a[place] = __builtin_shufflevector(b[first], b[first + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        a[place + 1] = __builtin_shufflevector(b[first], b[first + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    UNROLL for (i = 0; i < 4; i++) {
+        b[i] = __builtin_shufflevector(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        b[i + 4] = __builtin_shufflevector(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    UNROLL for (i = 0; i < 8; i++) memcpy(to + i * to_stride, &b[i], 32);
+}
+
+static inline void transpose_f64(const double *from, ptrdiff_t from_stride, double *to, ptrdiff_t to_stride)
+{
+    typedef double lanes __attribute__((vector_size(32)));
+    lanes a[4], b[4];
+    int i;
+    UNROLL for (i = 0; i < 4; i++) memcpy(&a[i], from + i * from_stride, 32);
+    UNROLL for (i = 0; i < 4; i += 2) {
+        b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 4, 2, 6);
+        b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 1, 5, 3, 7);
+    }
+    UNROLL for (i = 0; i < 2; i++) {
+        a[i] = __builtin_shufflevector(b[i], b[i + 2], 0, 1, 4, 5);
+        a[i + 2] = __builtin_shufflevector(b[i], b[i + 2], 2, 3, 6, 7);
+    }
+    UNROLL for (i = 0; i < 4; i++) memcpy(to + i * to_stride, &a[i], 32);
 }
 #else
-#define TRANSPOSE_8X8(NAME, TYPE)                                                                                      \
+#define TRANSPOSE(NAME, TYPE)                                                                                          \
 static inline void NAME(const TYPE *from, ptrdiff_t from_stride, TYPE *to, ptrdiff_t to_stride)                        \
 {                                                                                                                      \
+    const int n = 32 / (int)sizeof(TYPE);                                                                              \
     int i, j;                                                                                                          \
-    for (i = 0; i < 8; i++)                                                                                            \
-        for (j = 0; j < 8; j++) to[j * to_stride + i] = from[i * from_stride + j];                                     \
+    for (i = 0; i < n; i++)                                                                                            \
+        for (j = 0; j < n; j++) to[j * to_stride + i] = from[i * from_stride + j];                                     \
 }
+TRANSPOSE(transpose_f32, float)
+TRANSPOSE(transpose_f64, double)
 #endif
-TRANSPOSE_8X8(transpose_8x8_f32, float)
-TRANSPOSE_8X8(transpose_8x8_f64, double)
 
 /* Ask for a cache line that will be read in the next tile; any address will do. */
 static inline void prefetch(const void *address)
 {
 #if defined(__GNUC__) || defined(__clang__)
-    __builtin_prefetch(address, 0, PF_HINT);
+    __builtin_prefetch(address, 0, 3);
 #else
     (void)address;
 #endif

@@ -1,10 +1,9 @@
 # Tiles of contiguous rows: classes are lanes. What is computed for a row, and in which order, depends on n_classes
 # alone; columns.pxi computes the same in the same order with rows as lanes.
 #
-# The order of a sum, for a chunk of n classes: class j belongs to lane j % 16, those after the last full group of 16
-# to the lane that they have in the group that ends with the last class. Of 64 classes, a lane adds its four in the
-# dtype, then lanes l and l + 8 are added, and the eight sums go on in double. In the end neighbours are added, then
-# neighbours of those, and so on.
+# The order of a sum, for a chunk of n classes: class j belongs to lane j % 16. Of 64 classes, a lane adds its four in
+# the dtype, then lanes l and l + 8 are added, and the eight sums go on in double. In the end neighbours are added,
+# then neighbours of those, and so on.
 
 cdef enum:
     FOLD = 8                # rows whose lanes are folded together
@@ -13,9 +12,9 @@ cdef enum:
 cdef inline void max_of_rows(
     const floating *x,          # IN   (n_rows, n_classes)
     Py_ssize_t n_rows,          # at most FOLD
-    Py_ssize_t n_classes,       # at least 16
+    Py_ssize_t n_classes,
     Py_ssize_t row_stride,
-    floating *maximum,          # OUT  (n_rows,)
+    floating *maximum,          # OUT  (FOLD,), those from n_rows on undefined
 ) noexcept nogil:
     cdef floating[128] lanes
     cdef floating[64] eights
@@ -26,6 +25,10 @@ cdef inline void max_of_rows(
     cdef const floating *p
     for row in range(n_rows):
         p = x + row * row_stride
+        if n_classes < 16:
+            for l in range(16):
+                lanes[16 * row + l] = p[l if l < n_classes else 0]
+            continue
         for l in range(16):
             lanes[16 * row + l] = p[l]
         j = 0
@@ -42,116 +45,133 @@ cdef inline void max_of_rows(
         fours[l] = eights[2 * l] if eights[2 * l] > eights[2 * l + 1] else eights[2 * l + 1]
     for l in range(16):
         twos[l] = fours[2 * l] if fours[2 * l] > fours[2 * l + 1] else fours[2 * l + 1]
-    for row in range(n_rows):
-        maximum[row] = twos[2 * row] if twos[2 * row] > twos[2 * row + 1] else twos[2 * row + 1]
+    for l in range(8):
+        maximum[l] = twos[2 * l] if twos[2 * l] > twos[2 * l + 1] else twos[2 * l + 1]
 
 
-cdef inline void measure_group(
-    const floating *x, const floating *maximum, int skip, floating *terms, floating *below, floating *all,
-) noexcept nogil:
-    cdef floating[16] term      # stays in registers
-    exp_group(x, maximum, &term[0])
-    memcpy(terms, term, sizeof(term))
-    add_below(<const floating *>&term[0], skip, below)
-    add_all(<const floating *>&term[0], skip, all)
-
-
-cdef inline void add_rows(
-    const floating *x,          # IN   (n_rows, n_classes)
-    Py_ssize_t n_rows,          # at most FOLD
-    Py_ssize_t n_classes,       # at least 16
-    Py_ssize_t row_stride,
+cdef inline void terms_of_row(
+    const floating *x,          # IN   (n_classes,)
+    Py_ssize_t n_classes,
     Py_ssize_t ahead,           # from here to the same place of the next tile, in elements
-    bint keep,
-    const floating *maximum,    # IN   (n_rows,)
-    floating *terms,            # OUT  (n_rows, n_classes)
-    double *others,             # OUT  (n_rows,)
+    floating origin, floating least, floating magic,
+    floating *terms,            # OUT  (n_classes up to a multiple of 16,), zeros behind the last class
 ) noexcept nogil:
-    cdef double[64] sums, carries
-    cdef double *carry
-    cdef floating[8] pairs
-    cdef double[32] fours
-    cdef double[16] twos
-    cdef floating[64] alls
-    cdef floating[32] all_fours
-    cdef floating[16] all_twos
-    cdef double *total          # the row's eight sums, where they are folded: a copy would wait for its own stores
-    cdef floating[16] below, all, m
-    cdef Py_ssize_t row, j, i, start
+    cdef floating[16] padded
+    cdef Py_ssize_t j, whole = n_classes // 16 * 16
     cdef int l
+    for j in range(0, n_classes * <Py_ssize_t>sizeof(floating), 64):
+        prefetch(<const char *>(x + ahead) + j)
+    for j in range(whole):
+        terms[j] = term(x[j], origin, least, magic, False)
+    if whole < n_classes:
+        for l in range(16):
+            padded[l] = x[whole + l if whole + l < n_classes else whole]
+        for l in range(16):
+            padded[l] = term(padded[l], origin, least, magic, False)
+        for l in range(16):
+            terms[whole + l] = padded[l] if whole + l < n_classes else <floating>0
+
+
+cdef inline void sums_of_row(
+    const floating *terms,      # IN   (n_classes up to a multiple of 16,)
+    Py_ssize_t n_classes,
+    floating top,
+    double *total,              # OUT  (8,), of the terms below top
+    double *carry,              # OUT  (8,), what rounding took from them; float64 only
+    floating *all,              # OUT  (8,), of all terms
+) noexcept nogil:
+    cdef floating[16] sums, everything
+    cdef floating[8] pairs
     cdef const floating *p
-    cdef floating *t
-    for row in range(n_rows):
-        p = x + row * row_stride
-        t = terms + keep * row * n_classes
-        for l in range(16):
-            m[l] = maximum[row]
-        total = &sums[8 * row]
-        carry = &carries[8 * row]
-        for l in range(8):
-            total[l] = 0
-        for l in range(8):
-            carry[l] = 0
-        for l in range(16):
-            all[l] = 0
-        j = 0
-        while j < n_classes:
+    cdef Py_ssize_t j = 0
+    cdef int l
+    for l in range(8):
+        total[l] = 0
+    for l in range(8):
+        carry[l] = 0
+    for l in range(16):
+        everything[l] = 0
+    while j < n_classes:
+        p = terms + j
+        if j + 48 < n_classes:
             for l in range(16):
-                below[l] = 0
-            i = 0
-            while i < 64 * <Py_ssize_t>sizeof(floating):
-                prefetch(<const char *>(p + j + ahead) + i)
-                i += 64
-            if j + 64 <= n_classes:
-                measure_group(p + j, m, 0, t + keep * j, below, all)
-                measure_group(p + j + 16, m, 0, t + keep * (j + 16), below, all)
-                measure_group(p + j + 32, m, 0, t + keep * (j + 32), below, all)
-                measure_group(p + j + 48, m, 0, t + keep * (j + 48), below, all)
-            else:
-                i = j
-                while i + 16 <= n_classes:
-                    measure_group(p + i, m, 0, t + keep * i, below, all)
-                    i += 16
-                if i < n_classes:
-                    start = n_classes - 16
-                    measure_group(p + start, m, i - start, t + keep * start, below, all)
-            for l in range(8):
-                pairs[l] = below[l] + below[l + 8]
-            add_to_totals(<const floating *>&pairs[0], total, carry)
+                sums[l] = ((below(p[l], top) + below(p[l + 16], top)) + below(p[l + 32], top)) + below(p[l + 48], top)
+            for l in range(16):
+                everything[l] += (p[l] + p[l + 16]) + (p[l + 32] + p[l + 48])
             j += 64
+        else:
+            for l in range(16):
+                sums[l] = 0
+            while j < n_classes:
+                for l in range(16):
+                    sums[l] += below(terms[j + l], top)
+                for l in range(16):
+                    everything[l] += terms[j + l]
+                j += 16
         for l in range(8):
-            alls[8 * row + l] = all[l] + all[l + 8]
-    if floating is double:
-        for l in range(64):
-            sums[l] += carries[l]
-    for l in range(32):
-        fours[l] = sums[2 * l] + sums[2 * l + 1]
-    for l in range(16):
-        twos[l] = fours[2 * l] + fours[2 * l + 1]
-    for l in range(32):
-        all_fours[l] = alls[2 * l] + alls[2 * l + 1]
-    for l in range(16):
-        all_twos[l] = all_fours[2 * l] + all_fours[2 * l + 1]
-    for row in range(n_rows):
-        others[row] = without_one(twos[2 * row] + twos[2 * row + 1], all_twos[2 * row] + all_twos[2 * row + 1])
+            pairs[l] = sums[l] + sums[l + 8]
+        add_to_totals(<const floating *>&pairs[0], total, carry)
+    for l in range(8):
+        all[l] = everything[l] + everything[l + 8]
 
 
 cdef void measure_rows(
     const floating *x,          # IN   (n_rows, n_classes)
     Py_ssize_t n_rows,
-    Py_ssize_t n_classes,       # at least 16
+    Py_ssize_t n_classes,
     Py_ssize_t row_stride,
     Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
-    bint keep,                  # whether terms are wanted
-    floating *terms,            # OUT  (n_rows, n_classes), scaled_exp(x, maximum); without keep one group, scrap
+    Py_ssize_t term_stride,     # 0: the terms of one row are scrap for the next
+    floating *terms,            # OUT  (n_rows, term_stride)
     floating *maximum,          # OUT  (n_rows,)
-    double *others,             # OUT  (n_rows,), the sum of exp(x - maximum) without the maximum's own 1
+    double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
+    double *ties,               # OUT  (n_rows,), how many other classes share it
 ) noexcept nogil:
     """In phases: the ends of rows (folds) overlap with the beginnings of others, and are vectors over rows."""
-    cdef Py_ssize_t first = 0, n
+    cdef floating[8] top, origin, least, magic, at_top
+    cdef double[8] below_top, equal
+    cdef double[64] totals, carries
+    cdef double[32] fours
+    cdef double[16] twos
+    cdef floating[64] alls
+    cdef floating[32] all_fours
+    cdef floating[16] all_twos
+    cdef Py_ssize_t first = 0, n, row
+    cdef int l
+    cdef const floating *p
+    cdef floating *t
+    for l in range(8):
+        top[l] = 0
     while first < n_rows:
         n = n_rows - first if n_rows - first < FOLD else FOLD
-        max_of_rows(x + first * row_stride, n, n_classes, row_stride, maximum + first)
-        add_rows(x + first * row_stride, n, n_classes, row_stride, ahead, keep, maximum + first,
-                 terms + keep * first * n_classes, others + first)
+        max_of_rows(x + first * row_stride, n, n_classes, row_stride, &top[0])
+        for l in range(8):
+            refer(top[l], False, &origin[l], &least[l], &magic[l])
+        for l in range(8):
+            at_top[l] = term(top[l], origin[l], least[l], magic[l], False)
+        for row in range(n):
+            p = x + (first + row) * row_stride
+            t = terms + (first + row) * term_stride
+            terms_of_row(p, n_classes, ahead, origin[row], least[row], magic[row], t)
+            sums_of_row(<const floating *>t, n_classes, at_top[row], &totals[8 * row], &carries[8 * row],
+                        &alls[8 * row])
+        if floating is double:
+            for l in range(64):
+                totals[l] += carries[l]
+        for l in range(32):
+            fours[l] = totals[2 * l] + totals[2 * l + 1]
+        for l in range(16):
+            twos[l] = fours[2 * l] + fours[2 * l + 1]
+        for l in range(32):
+            all_fours[l] = alls[2 * l] + alls[2 * l + 1]
+        for l in range(16):
+            all_twos[l] = all_fours[2 * l] + all_fours[2 * l + 1]
+        for l in range(8):
+            below_top[l] = twos[2 * l] + twos[2 * l + 1]
+        for l in range(8):
+            equal[l] = ties_of(below_top[l], all_twos[2 * l] + all_twos[2 * l + 1], at_top[l])
+        for row in range(n):
+            maximum[first + row] = top[row]
+            sum[first + row] = below_top[row] * (1 / unit(top[row]))
+            ties[first + row] = equal[row]
         first += FOLD

@@ -1,19 +1,19 @@
 # One tile from the arrays and back: take its elements, measure its rows, finish their numbers, write its classes.
 # Everything is computed in scratch and put out at the end, so the output may be the input.
 
-from libc.math cimport INFINITY, NAN, isinf, isnan
+from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE, Kernels, Layout,
-    Orientation, Steps, Task,
+    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE,
+    Kernels, Layout, Orientation, Steps, Task,
 )
 
 cdef extern from "lanes.h" nogil:
     void stream_bytes(char *out, const char *start, size_t size)
     void stream_fence()
-    void transpose_8x8_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
-    void transpose_8x8_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
+    void transpose_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
+    void transpose_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
 
 
 # ---- Elements in and out ----
@@ -45,9 +45,9 @@ cdef inline void transpose_block(
     const floating *start, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     if floating is float:
-        transpose_8x8_f32(start, stride, to, to_stride)
+        transpose_f32(start, stride, to, to_stride)
     else:
-        transpose_8x8_f64(start, stride, to, to_stride)
+        transpose_f64(start, stride, to, to_stride)
 
 
 cdef inline void transpose_short(
@@ -68,17 +68,18 @@ cdef void transpose(
     floating *to,               # OUT  (m, n)
     Py_ssize_t to_stride,
 ) noexcept nogil:
-    """In blocks of 8 x 8; where 8 does not divide a side, the last block overlaps the one before."""
+    """In blocks; where their size does not divide a side, the last block overlaps the one before."""
+    cdef Py_ssize_t size = 32 // sizeof(floating)
     cdef Py_ssize_t i = 0, j, i0, j0
-    if n >= 8 and m >= 8:
+    if n >= size and m >= size:
         while i < n:
-            i0 = i if i < n - 8 else n - 8
+            i0 = i if i < n - size else n - size
             j = 0
             while j < m:
-                j0 = j if j < m - 8 else m - 8
+                j0 = j if j < m - size else m - size
                 transpose_block(start + i0 * stride + j0, stride, to + j0 * to_stride + i0, to_stride)
-                j += 8
-            i += 8
+                j += size
+            i += size
     elif m == 2 and stride == 2:
         transpose_short(start, n, 2, 2, to, to_stride)
     elif m == 3 and stride == 3:
@@ -150,11 +151,17 @@ cdef inline void put_block(void *to, const void *start, size_t size, bint stream
 
 # ---- A part of a tile: all its rows, or rows as lanes, and a chunk of its classes ----
 
+cdef inline bint are_near(const Task *task) noexcept nogil:
+    """Whether terms refer to the maximum itself: rows of so few classes are always lanes."""
+    return task.n_classes <= 8
+
+
 cdef struct Part:
     Orientation orientation
     Py_ssize_t first_row, n_rows
     Py_ssize_t width            # n_rows; as COLUMNS up to the next multiple of 16
     Py_ssize_t first_class, n_classes
+    Py_ssize_t term_stride      # of the terms, between rows (ROWS) or classes (COLUMNS)
     Ahead ahead
 
 
@@ -169,6 +176,7 @@ cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_
     part.n_classes = task.n_classes - part.first_class
     if part.n_classes > CHUNK:
         part.n_classes = CHUNK
+    part.term_stride = (part.n_classes + 15) // 16 * 16 if task.orientation == ROWS else part.width
     return part
 
 
@@ -260,12 +268,14 @@ cdef void put(const Task *task, const Part *part, const floating *values, floati
 cdef struct Board:
     # (n_chunks, width) each: the states of the chunks
     void *chunk_maximum         # floating
-    double *chunk_others
+    double *chunk_sum
+    double *chunk_ties
     # (width,) each: the states and numbers of the rows
     void *maximum               # floating
-    double *others
+    double *sum                 # of exp(x - M) over the classes below the maximum
+    double *ties                # how many other classes share it; NaN if the row holds a NaN
     void *at_target             # floating, the target's logit
-    double *factor              # PROBABILITY, GRADIENT: exp(x - maximum) times factor + factor_low is a class's value
+    double *factor              # PROBABILITY, GRADIENT: exp(x - M) times factor + factor_low is a class's value
     double *factor_low
     void *a                     # floating: LOG_PROBABILITY: (x - a) + b is the value
     void *b                     # floating; GRADIENT: the target's value
@@ -274,68 +284,60 @@ cdef struct Board:
 
 cdef Py_ssize_t board_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
     """In bytes, for the larger dtype; a multiple of 64."""
-    return (8 * width * (2 * n_chunks + 7) + 64 + 63) // 64 * 64
+    return (8 * width * (3 * n_chunks + 8) + 64 + 63) // 64 * 64
 
 
 cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
     cdef Board board
     cdef double *p = <double *>memory
-    board.others = p
-    board.factor = p + width
-    board.maximum = p + 2 * width
+    board.maximum = p
+    board.sum = p + width
+    board.ties = p + 2 * width
     board.at_target = p + 3 * width
-    board.a = p + 4 * width
-    board.b = p + 5 * width
-    board.factor_low = p + 6 * width
-    board.chunk_others = p + 7 * width
-    board.chunk_maximum = p + (7 + n_chunks) * width
-    board.special = <bint *>(p + (7 + 2 * n_chunks) * width)
+    board.factor = p + 4 * width
+    board.factor_low = p + 5 * width
+    board.a = p + 6 * width
+    board.b = p + 7 * width
+    board.chunk_maximum = p + 8 * width
+    board.chunk_sum = p + (8 + n_chunks) * width
+    board.chunk_ties = p + (8 + 2 * n_chunks) * width
+    board.special = <bint *>(p + (8 + 3 * n_chunks) * width)
     return board
 
 
 # ---- Three steps: measure the chunks, finish the rows, write the chunks ----
 
-cdef bint find_special(const floating *maximum, const double *others, Py_ssize_t n_rows) noexcept nogil:
+cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n_rows) noexcept nogil:
     """Whether there is a row whose result is not finite: its maximum is infinite, or it holds a NaN."""
     cdef Py_ssize_t row
     cdef int found = 0
     for row in range(n_rows):
-        found |= (maximum[row] - maximum[row] != 0) | (others[row] != others[row])
+        found |= (maximum[row] - maximum[row] != 0) | (ties[row] != ties[row])
     return found
 
 
 cdef void measure(
     const Task *task, const Part *part, const floating *x, Py_ssize_t stride, floating *terms, floating *maximum,
-    double *others,
+    double *sum, double *ties,
 ) noexcept nogil:
-    """State of each row in a chunk; where the maximum is infinite, others is 0, or NaN if the row holds a NaN."""
-    cdef floating[16] padded, padded_terms
+    """State of each row in a chunk; where the maximum is infinite, ties is 0, or NaN if the row holds a NaN."""
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
-    cdef bint keep = task.keep_terms
     if task.orientation == COLUMNS:
-        measure_columns(x, stride, n, part.width, &part.ahead, terms, maximum, others)
-    elif n >= 16:
-        measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n, keep, terms,
-                     maximum, others)
+        measure_columns(x, stride, n, part.width, are_near(task), &part.ahead, terms, maximum, sum, ties)
     else:
-        for row in range(part.n_rows):
-            for j in range(16):
-                padded[j] = x[row * stride + j] if j < n else -<floating>INFINITY
-            measure_rows(<const floating *>&padded[0], 1, 16, 16, 0, True, &padded_terms[0], maximum + row,
-                         others + row)
-            if keep:
-                memcpy(terms + row * n, padded_terms, n * sizeof(floating))
-    if not find_special(<const floating *>maximum, <const double *>others, part.n_rows):
+        measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n,
+                     part.term_stride if task.keep_terms else 0, terms, maximum, sum, ties)
+    if not find_special(<const floating *>maximum, <const double *>ties, part.n_rows):
         return
     for row in range(part.n_rows):
         if isinf(maximum[row]):
-            others[row] = 0
+            sum[row] = ties[row] = 0
             for j in range(n):
                 if isnan(x[row * stride + j] if task.orientation == ROWS else x[j * stride + row]):
-                    others[row] = NAN
-                if keep:  # a chunk of nothing but -inf: the row's other chunks decide
-                    terms[row * n + j if task.orientation == ROWS else j * part.width + row] = 0
+                    ties[row] = NAN
+                if task.keep_terms:  # a chunk of nothing but -inf: the row's other chunks decide
+                    terms[row * part.term_stride + j if task.orientation == ROWS else j * part.width + row] = 0
 
 
 cdef void measure_chunk(
@@ -346,7 +348,7 @@ cdef void measure_chunk(
     cdef Py_ssize_t stride = 0, row, target
     cdef const floating *x = take(task, &part, room, False, &stride)
     measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + chunk * part.width,
-            board.chunk_others + chunk * part.width)
+            board.chunk_sum + chunk * part.width, board.chunk_ties + chunk * part.width)
     if task.target != NULL:
         for row in range(n_rows):
             target = target_of(task, first_row + row) - part.first_class
@@ -356,16 +358,25 @@ cdef void measure_chunk(
                 ]
 
 
-cdef inline void merge(double *maximum, double *others, double chunk_maximum, double chunk_others) noexcept nogil:
-    """Add a chunk's state to a row's: the larger maximum stays, the other side joins the sum of the others."""
-    cdef double high = maximum[0], low = chunk_maximum, stays = others[0], joins = chunk_others
-    if low > high:
-        high, low, stays, joins = low, high, joins, stays
-    maximum[0] = high
+cdef inline void merge(
+    floating *maximum, double *sum, double *ties, floating chunk_maximum, double chunk_sum, double chunk_ties,
+) noexcept nogil:
+    """Add a chunk's state to a row's: the larger maximum stays, the other side joins the sum."""
+    cdef floating high = maximum[0], low = chunk_maximum
+    cdef double ratio
     if high == low:
-        others[0] = stays + joins + 1
-    else:
-        others[0] = stays + (1 + joins) * (scaled_exp(low, high) / one(high))
+        sum[0] += chunk_sum
+        ties[0] += chunk_ties + 1
+        return
+    if low > high:
+        high, low = low, high
+        sum[0], chunk_sum = chunk_sum, sum[0]
+        ties[0], chunk_ties = chunk_ties, ties[0]
+    maximum[0] = high
+    ratio = reference_ratio(low, high)
+    if ratio > 0:               # 0 also if one of them is infinite
+        sum[0] += (chunk_sum + (1 + chunk_ties) * top_term(low)) * ratio
+    ties[0] += 0 * chunk_ties   # NaN stays
 
 
 cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
@@ -386,43 +397,59 @@ cdef void finish_rows(
     cdef const floating *at_target = <const floating *>board.at_target
     cdef floating *a = <floating *>board.a
     cdef floating *b = <floating *>board.b
-    cdef double *others = board.others
+    cdef double *sum = board.sum
+    cdef double *ties = board.ties
     cdef Py_ssize_t row, chunk
-    cdef double high, low, m, rounded, back, inverse
-    cdef double[256] lost, loss
-    cdef floating[256] shift
-    cdef bint special
+    cdef double high, low, m, total, rounded, back, inverse
+    cdef double[256] factor, factor_low, others, lost, loss
+    cdef floating[256] top, shift
+    cdef floating origin, least, magic
+    cdef bint special, near = are_near(task)
     memcpy(maximum, board.chunk_maximum, width * sizeof(floating))
-    memcpy(others, board.chunk_others, width * sizeof(double))
-    if n_chunks > 1:
+    memcpy(sum, board.chunk_sum, width * sizeof(double))
+    memcpy(ties, board.chunk_ties, width * sizeof(double))
+    for chunk in range(1, n_chunks):
         for row in range(n_rows):
-            m = maximum[row]
-            for chunk in range(1, n_chunks):
-                merge(&m, &others[row], (<floating *>board.chunk_maximum)[chunk * width + row],
-                      board.chunk_others[chunk * width + row])
-            maximum[row] = <floating>m
-    special = find_special(<const floating *>maximum, <const double *>others, n_rows)
+            merge(maximum + row, sum + row, ties + row, (<floating *>board.chunk_maximum)[chunk * width + row],
+                  board.chunk_sum[chunk * width + row], board.chunk_ties[chunk * width + row])
+    special = find_special(<const floating *>maximum, <const double *>ties, n_rows)
     board.special[0] = special
     if task.output == PROBABILITY or task.output == GRADIENT:
         for row in range(n_rows):
-            # scale / (1 + others), and what its roundings leave
-            high = 1 + others[row]
-            low = 1 - (high - others[row]) if others[row] > 1 else others[row] - (high - 1)
-            inverse = 1 / high
+            refer(maximum[row], near, &origin, &least, &magic)
+            top[row] = term(maximum[row], origin, least, magic, True)
+            shift[row] = term(at_target[row], origin, least, magic, True)
+        for row in range(n_rows):
+            # scale / (the maximum's terms + those of the others), and what its roundings leave
+            high = top[row] * (1 / unit(like)) * (1 + ties[row])
+            total = high + sum[row]
+            back = total - high
+            low = (high - (total - back)) + (sum[row] - back)
+            inverse = 1 / total
             m = task.scale * inverse
-            board.factor[row] = m
-            board.factor_low[row] = (mul_add(-m, high, task.scale) - m * low) * inverse
+            factor[row] = m
+            factor_low[row] = (mul_add(-m, total, task.scale) - m * low) * inverse
+        memcpy(board.factor, factor, n_rows * sizeof(double))
+        memcpy(board.factor_low, factor_low, n_rows * sizeof(double))
     if task.output == GRADIENT:
         # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
         for row in range(n_rows):
-            b[row] = scaled_exp(at_target[row], maximum[row]) * (1 / one(like))
-        for row in range(n_rows):
-            b[row] = <floating>(-board.factor[row] * (others[row] + (1 - <double>b[row])))
+            m = (top[row] * ties[row] + (<double>top[row] - shift[row])) * (1 / unit(like))
+            b[row] = <floating>(-factor[row] * (sum[row] + m))
     if task.output == PROBABILITY:
         return
+    if near:                    # the reference is the maximum
+        memcpy(others, sum, n_rows * sizeof(double))
+    else:
+        for row in range(n_rows):
+            reference(maximum[row], &high, &low)
+            inverse = 1 / high
+            others[row] = sum[row] * inverse
+            if floating is double:
+                others[row] += (mul_add(-others[row], high, sum[row]) - others[row] * low) * inverse
     for row in range(n_rows):
         # logsumexp = shift + lost: in the dtype, and what its rounding lost
-        log1p_parts(others[row], like, &high, &low)
+        log1p_parts(others[row] + ties[row], like, &high, &low)
         m = maximum[row]
         shift[row] = <floating>(m + high)
         rounded = shift[row]
@@ -436,8 +463,8 @@ cdef void finish_rows(
         memcpy(<floating *>task.logsumexp + first_row, shift, n_rows * sizeof(floating))
         if special:
             for row in range(n_rows):
-                if isnan(others[row]) or isinf(maximum[row]):
-                    like = <floating>NAN if isnan(others[row]) else maximum[row]
+                if isnan(ties[row]) or isinf(maximum[row]):
+                    like = <floating>NAN if isnan(ties[row]) else maximum[row]
                     (<floating *>task.logsumexp)[first_row + row] = like
     if task.target == NULL:
         return
@@ -450,7 +477,7 @@ cdef void finish_rows(
         loss[row] = high + (low + lost[row]) if high < INFINITY else high
     if special:
         for row in range(n_rows):
-            if isnan(others[row]) or isinf(maximum[row]):
+            if isnan(ties[row]) or isinf(maximum[row]):
                 loss[row] = NAN
     if task.has_ignore_index:
         for row in range(n_rows):
@@ -463,89 +490,90 @@ cdef void finish_rows(
 
 
 cdef enum Formula:
-    TERMS                       # source * (a + d), source being terms
-    LOGS                        # (source - a) + b, source being logits
-    LOGITS                      # scaled_exp(source, b) * c * (a + d), source being logits
+    TERMS                       # term * (FACTOR + FACTOR_LOW), source being terms
+    LOGITS                      # the same, source being logits: term * UNSCALE first
+    LOGS                        # (logit - FACTOR) + FACTOR_LOW
+
+cdef enum Number:               # what a formula takes from a row
+    FACTOR
+    FACTOR_LOW
+    ORIGIN
+    LEAST
+    MAGIC
+    UNSCALE
+    N_NUMBERS
 
 
 cdef inline void write_group(
-    Formula formula, const floating *source, const floating *a, const floating *b, const floating *c,
-    const floating *d, floating *to,
+    Formula formula, const floating *source, const floating *numbers, int step, floating *to,
 ) noexcept nogil:
+    """Sixteen values; number k of lane l is numbers[k * step + l]."""
     cdef floating[16] value     # read before anything is written: to may be source
     cdef int l
     for l in range(16):
-        if formula == TERMS:
-            value[l] = mul_add(source[l], a[l], source[l] * d[l])
-        elif formula == LOGS:
-            value[l] = (source[l] - a[l]) + b[l]
+        if formula == LOGS:
+            value[l] = (source[l] - numbers[FACTOR * step + l]) + numbers[FACTOR_LOW * step + l]
         else:
-            value[l] = scaled_exp(source[l], b[l]) * c[l]
-            value[l] = mul_add(value[l], a[l], value[l] * d[l])
+            value[l] = source[l]
+            if formula == LOGITS:
+                value[l] = term(value[l], numbers[ORIGIN * step + l], numbers[LEAST * step + l],
+                                numbers[MAGIC * step + l], True) * numbers[UNSCALE * step + l]
+            value[l] = mul_add(value[l], numbers[FACTOR * step + l], value[l] * numbers[FACTOR_LOW * step + l])
     for l in range(16):
         to[l] = value[l]
 
 
 cdef inline void write_rows(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
-    const floating *a, const floating *b, const floating *c, const floating *d, floating *to, Py_ssize_t to_stride,
+    const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
-    cdef int l
-    cdef floating[16] a_lanes, b_lanes, c_lanes, d_lanes, last, padded
+    cdef int l, k
+    cdef floating[96] lanes     # (N_NUMBERS, 16)
+    cdef floating[16] last
     cdef const floating *p
     cdef floating *q
     for row in range(n_rows):
         p = source + row * stride
         q = to + row * to_stride
-        for l in range(16):
-            a_lanes[l] = a[row]
-        for l in range(16):
-            b_lanes[l] = b[row]
-        if formula == LOGITS:
+        for k in range(6 if formula == LOGITS else 2):
             for l in range(16):
-                c_lanes[l] = c[row]
-        if formula != LOGS:
-            for l in range(16):
-                d_lanes[l] = d[row]
+                lanes[16 * k + l] = numbers[MAX_TILE_ROWS * k + row]
+        # A last group of fewer than 16 overlaps the one before: its values first, written last.
         if n_classes < 16:
             for l in range(16):
-                padded[l] = p[l if l < n_classes else 0]
-            write_group(formula, <const floating *>&padded[0], &a_lanes[0], &b_lanes[0], &c_lanes[0], &d_lanes[0],
-                        &last[0])
+                last[l] = p[l if l < n_classes else 0]
+            write_group(formula, <const floating *>&last[0], <const floating *>&lanes[0], 16, &last[0])
             memcpy(q, last, n_classes * sizeof(floating))
             continue
-        # The last group may overlap the one before: its values first, written last.
-        write_group(formula, p + n_classes - 16, &a_lanes[0], &b_lanes[0], &c_lanes[0], &d_lanes[0], &last[0])
+        write_group(formula, p + n_classes - 16, <const floating *>&lanes[0], 16, &last[0])
         j = 0
         while j + 16 < n_classes:
-            write_group(formula, p + j, &a_lanes[0], &b_lanes[0], &c_lanes[0], &d_lanes[0], q + j)
+            write_group(formula, p + j, <const floating *>&lanes[0], 16, q + j)
             j += 16
         memcpy(q + n_classes - 16, last, sizeof(last))
 
 
 cdef inline void write_columns(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *a, const floating *b, const floating *c, const floating *d, floating *to, Py_ssize_t to_stride,
+    const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     for j in range(n_classes):
         row = 0
         while row < width:
-            write_group(formula, source + j * stride + row, a + row, b + row, c + row, d + row,
-                        to + j * to_stride + row)
+            write_group(formula, source + j * stride + row, numbers + row, MAX_TILE_ROWS, to + j * to_stride + row)
             row += 16
 
 
 cdef inline void write_values(
     Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
-    Py_ssize_t n_classes, const floating *a, const floating *b, const floating *c, const floating *d, floating *to,
-    Py_ssize_t to_stride,
+    Py_ssize_t n_classes, const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     if orientation == ROWS:
-        write_rows(formula, source, stride, n_rows, n_classes, a, b, c, d, to, to_stride)
+        write_rows(formula, source, stride, n_rows, n_classes, numbers, to, to_stride)
     else:
-        write_columns(formula, source, stride, n_rows, n_classes, a, b, c, d, to, to_stride)
+        write_columns(formula, source, stride, n_rows, n_classes, numbers, to, to_stride)
 
 
 cdef void mend(
@@ -566,12 +594,56 @@ cdef void mend(
     for row in range(part.n_rows):
         if is_ignored(task, part.first_row + row):
             blank = 0
-        elif isinf((<floating *>board.maximum)[row]) or isnan(board.others[row]):
+        elif isinf((<floating *>board.maximum)[row]) or isnan(board.ties[row]):
             blank = NAN
         else:
             continue
         for j in range(part.n_classes):
             to[row * row_step + j * class_step] = blank
+
+
+cdef bint choose_numbers(
+    const Task *task, const Board *board, const Part *part, Py_ssize_t chunk, floating *numbers,
+) noexcept nogil:
+    """Fill in the numbers of PROBABILITY and GRADIENT; whether they are those for terms that were kept.
+
+    Terms refer to the M of their chunk, the row's numbers to that of its maximum. Both are multiples of ln 2 if the
+    origins are equal, so that the factor between them is a power of two, and exact.
+    """
+    cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
+    cdef const floating *maximum = <const floating *>board.maximum
+    cdef double unscale = 1 / unit(<floating>1)
+    cdef double small = 1e-18 if floating is float else 1e-153  # times unscale it is above the subnormals
+    cdef floating origin, least, magic
+    cdef double[256] power
+    cdef double apart
+    cdef int fits = task.keep_terms and not board.special[0]
+    cdef Py_ssize_t row
+    for row in range(part.width):
+        power[row] = 1
+    for row in range(part.width):
+        refer(maximum[row], are_near(task), &numbers[ORIGIN * MAX_TILE_ROWS + row], &numbers[LEAST * MAX_TILE_ROWS + row],
+              &numbers[MAGIC * MAX_TILE_ROWS + row])
+    if task.n_chunks > 1 and fits:
+        for row in range(part.width):
+            refer(chunk_maximum[row], False, &origin, &least, &magic)
+            apart = <double>magic - <double>numbers[MAGIC * MAX_TILE_ROWS + row]    # n of the row - n of the chunk
+            fits &= (origin == numbers[ORIGIN * MAX_TILE_ROWS + row]) & (apart < 60)
+            power[row] = power_f64(6755399441055744.0 + 1023 - (apart if apart < 60 else 60))
+    for row in range(part.width):
+        fits &= (board.factor[row] * power[row] > small) | (board.factor[row] * power[row] < -small)
+    if not fits:
+        for row in range(part.width):
+            power[row] = 1
+    for row in range(part.width):
+        # What is smaller loses digits if the scale is taken back with it: then the term is freed of it first.
+        numbers[UNSCALE * MAX_TILE_ROWS + row] = <floating>(1 if fabs(board.factor[row]) > small else unscale)
+        power[row] = power[row] * (unscale if fabs(board.factor[row]) > small else 1)
+        numbers[FACTOR * MAX_TILE_ROWS + row] = <floating>(board.factor[row] * power[row])
+        numbers[FACTOR_LOW * MAX_TILE_ROWS + row] = <floating>(
+            (board.factor[row] * power[row] - numbers[FACTOR * MAX_TILE_ROWS + row])
+            + board.factor_low[row] * power[row])
+    return fits
 
 
 cdef void write_chunk(
@@ -580,16 +652,9 @@ cdef void write_chunk(
     floating *values,           # INOUT terms if task.keep_terms
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk)
-    cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
-    cdef const floating *maximum = <const floating *>board.maximum
     cdef const floating *x = NULL
-    cdef floating[256] a, b, c, d
-    cdef floating unscale = 1 / one(<floating>1)
-    cdef floating least = unscale / one(<floating>1)   # far from where a would be subnormal
-    cdef bint keep = task.keep_terms
-    cdef double[256] factor, factor_low
-    cdef int tiny = 0
-    cdef Py_ssize_t stride = 0, to_stride = 0, row
+    cdef floating[6 * 256] numbers      # (N_NUMBERS, MAX_TILE_ROWS)
+    cdef Py_ssize_t stride = 0, to_stride = 0
     cdef floating *to
     if task.output == LOG_PROBABILITY and task.x_rows and task.out_rows and part.n_classes >= 16:
         part.orientation = ROWS     # needs no exponentials: nothing to transpose
@@ -597,48 +662,17 @@ cdef void write_chunk(
     to = destination(task, &part, values, &to_stride)
     if task.output == LOG_PROBABILITY:
         x = take(task, &part, room, is_there, &stride)
-        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>board.a,
-                     <const floating *>board.b, NULL, NULL, to, to_stride)
+        memcpy(&numbers[FACTOR * MAX_TILE_ROWS], board.a, part.width * sizeof(floating))
+        memcpy(&numbers[FACTOR_LOW * MAX_TILE_ROWS], board.b, part.width * sizeof(floating))
+        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>&numbers[0], to,
+                     to_stride)
+    elif choose_numbers(task, board, &part, chunk, &numbers[0]):
+        write_values(TERMS, part.orientation, <const floating *>values, part.term_stride, part.width, part.n_classes,
+                     <const floating *>&numbers[0], to, to_stride)
     else:
-        # b is what a term refers to; exp(x - maximum) = exp(x - b) * exp(b - maximum). Float64 has no wider type for
-        # the second factor, and a small one costs digits: then b is the row's maximum itself.
-        for row in range(part.width):
-            b[row] = maximum[row]
-        for row in range(part.width):
-            factor[row] = board.factor[row]
-            factor_low[row] = board.factor_low[row]
-        if task.n_chunks > 1:
-            for row in range(part.width):
-                if floating is float:
-                    if chunk_maximum[row] > maximum[row] - 30:
-                        b[row] = chunk_maximum[row]
-                        factor[row] *= scaled_exp(<double>b[row], <double>maximum[row]) / one(<double>1)
-                        factor_low[row] = 0
-                keep &= b[row] == chunk_maximum[row]
-        for row in range(part.width):
-            a[row] = <floating>factor[row] * unscale
-            d[row] = <floating>(factor_low[row] + (factor[row] - <floating>factor[row])) * unscale
-            c[row] = 1
-        for row in range(part.width):
-            tiny |= (a[row] < least) & (a[row] > -least)
-        if tiny or board.special[0]:
-            keep = False
-            for row in range(part.width):
-                if -least < a[row] < least:
-                    c[row] = unscale
-                    a[row] = <floating>factor[row]
-                    d[row] = 0
-                if isinf(b[row]):
-                    b[row] = 0
-        if keep:
-            stride = part.n_classes if part.orientation == ROWS else part.width
-            write_values(TERMS, part.orientation, <const floating *>values, stride, part.width, part.n_classes,
-                         <const floating *>a, <const floating *>b, <const floating *>c, <const floating *>d, to,
-                         to_stride)
-        else:
-            x = take(task, &part, room, is_there, &stride)
-            write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>a,
-                         <const floating *>b, <const floating *>c, <const floating *>d, to, to_stride)
+        x = take(task, &part, room, is_there, &stride)
+        write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>&numbers[0],
+                     to, to_stride)
     mend(task, &part, board, to, to_stride)
     if to == values:
         put(task, &part, values, room)
@@ -651,7 +685,7 @@ cdef inline void run_tile(
     Py_ssize_t end_chunk, char *memory, char *scratch, floating like,
 ) noexcept nogil:
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
-    cdef Py_ssize_t chunk_size = task.n_classes if task.n_classes < CHUNK else CHUNK
+    cdef Py_ssize_t chunk_size = ((task.n_classes if task.n_classes < CHUNK else CHUNK) + 15) // 16 * 16
     cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width
     cdef Board board = board_at(memory, width, n_chunks)
     cdef floating *room = <floating *>scratch
