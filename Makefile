@@ -45,14 +45,19 @@ peers:  ## install what `make bench` measures against
 	$(MAKE) build
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
 
-bench: peers  ## all cases beside their peers: about half an hour
-	$(BIN)/python benchmarks/bench.py --json benchmarks/results.json --figures docs/figures
+bench: peers  ## all cases beside their peers: about half an hour; writes the README's tables and figures
+	mkdir -p build
+	$(BIN)/python benchmarks/bench.py --json build/bench.json --figures docs/figures --readme README.md \
+		| tee docs/benchmarks.txt
 
 bench-quick: peers  ## fewer shapes, under three minutes
 	$(BIN)/python benchmarks/bench.py --quick
+
+accuracy: peers  ## errors beside the peers' against 200-bit arithmetic; writes the README's table and the worst cases
+	$(BIN)/python benchmarks/accuracy.py --worst tests/worst_cases.csv --readme README.md
 
 clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-.PHONY: help build demo test wheel-test lint types check peers bench bench-quick clean
+.PHONY: help build demo test wheel-test lint types check peers bench bench-quick accuracy clean

@@ -26,7 +26,7 @@ KERNEL_FLAGS = (
 )
 BUILDS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64") and not MSVC:
-    # The levels' generic tuning copies and clears in pieces of 16 bytes, for which the loads of whole vectors then wait.
+    # The generic tuning copies in pieces of 16 bytes, for which the loads of whole vectors then wait.
     BUILDS["v3"] = ["-march=x86-64-v3", "-mtune=haswell"]
     BUILDS["v4"] = ["-march=x86-64-v4", "-mtune=skylake-avx512", "-mprefer-vector-width=512"]
 

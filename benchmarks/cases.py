@@ -27,16 +27,7 @@ SHAPES = [
     ("other axis", (64, 1000, 7, 7), 1),
     ("other axis", (1000, 8192), 0),
 ]
-QUICK_SHAPES = {
-    (1, 10),
-    (1_000_000, 2),
-    (1_000_000, 10),
-    (200_000, 32),
-    (65_536, 128),
-    (8192, 1000),
-    (1024, 32_000),
-    (8, 21, 256, 256),
-}
+QUICK_SHAPES = {(1, 10), (300_000, 16), (65_536, 128), (8192, 1000)}  # float32 alone
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,6 @@ def cases(quick=False, only=""):
         for group, shape, axis in SHAPES
         for dtype in ("float32", "float64")
         for operation in OPERATIONS
-        if not quick or shape in QUICK_SHAPES
+        if not quick or (shape in QUICK_SHAPES and dtype == "float32")
     ]
     return [case for case in table if only in case.name]

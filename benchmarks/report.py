@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 PEERS = ["PyTorch", "JAX", "ONNX Runtime", "scikit-learn", "SciPy", "NumPy"]
+SHORT = dict(zip(PEERS, ["PT", "JAX", "ORT", "skl", "SciPy", "NumPy"], strict=True))
 
 
 def ratios(case, peer, ours="csoftmax"):
@@ -43,17 +44,56 @@ def speed(case, name="csoftmax"):
     return f"{case['bytes'] / seconds / 1e9:.1f}"
 
 
+def describe(results):
+    """Machine, versions and ceilings, in two lines."""
+    m, c = results["machine"], results["ceilings"]
+    versions = ", ".join(f"{k} {v}" for k, v in m["packages"].items() if v)
+    return (
+        f"{m['cpu']}, {m['threads']} threads, kernels {m['kernels']}, {m['compiler']}, Python {m['python']},"
+        f" {versions}, OMP_WAIT_POLICY {m['OMP_WAIT_POLICY']}, {m['date']}.\n"
+        f"Ceilings in the same run, GB/s of input: read {c['read']:.1f}, copy {c['copy']:.1f}, streamed copy"
+        f" {c['stream']:.1f}."
+    )
+
+
+def compact_tables(results):
+    """The README's tables: for each cell the speed, and the time of the best peer over ours."""
+    lines = [describe(results)]
+    for dtype in ("float32", "float64"):
+        chosen = [q for q in results["cases"] if q["dtype"] == dtype]
+        if not chosen:
+            continue
+        operations = list(dict.fromkeys(q["operation"] for q in chosen))
+        lines += ["", f"| {dtype} | " + " | ".join(operations) + " |"]
+        lines += ["|---|" + "---|" * len(operations)]
+        for shape in dict.fromkeys(label(q) for q in chosen):
+            row = f"| {shape} |"
+            for operation in operations:
+                q = next(
+                    (q for q in chosen if (label(q), q["operation"]) == (shape, operation)), None
+                )
+                if q is None:
+                    row += " |"
+                    continue
+                name, ratio = best_peer(q)
+                text = f"{ratio:.2f}"
+                row += f" {speed(q)}, {f'**{text}**' if ratio < 1 else text} {SHORT[name]} |"
+            lines.append(row)
+    return "\n".join(lines)
+
+
+def write_between_marks(path, name, text):
+    """Replace what stands in a file between <!-- name --> and <!-- /name -->."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    head, found, rest = path.read_text().partition(start)
+    tail = rest.partition(end)[2]
+    if not found or not rest.count(end):
+        raise SystemExit(f"{path} has no marks {start} and {end}")
+    path.write_text(f"{head}{start}\n{text}\n{end}{tail}")
+
+
 def print_tables(results):
-    m = results["machine"]
-    print(
-        f"{m['cpu']}, {m['threads']} threads, kernels {m['kernels']}, {m['compiler']}, Python {m['python']}, "
-        + ", ".join(f"{k} {v}" for k, v in m["packages"].items() if v)
-        + f", {m['date']}"
-    )
-    c = results["ceilings"]
-    print(
-        f"Ceilings, GB/s of input: read {c['read']:.1f}, copy {c['copy']:.1f}, streamed copy {c['stream']:.1f}"
-    )
+    print(describe(results))
     for operation in dict.fromkeys(case["operation"] for case in results["cases"]):
         for dtype in ("float32", "float64"):
             chosen = [
@@ -117,9 +157,9 @@ def print_summary(results):
     for r, q, name in losing:
         print(f"  {r:.2f}  {q['operation']} {label(q)} {q['dtype']} ({name})")
     c = results["ceilings"]
-    print("Distance to the memory's limit, cases of 64 MB and more:")
+    print("Distance to the memory's limit, cases of 32 MB and more:")
     for q in results["cases"]:
-        if q["bytes"] >= 1 << 26 and q["group"] != "one long row":
+        if q["bytes"] >= 1 << 25 and q["group"] != "one long row":
             limit = (
                 c["stream"]
                 if q["operation"] in ("softmax", "log_softmax", "cross_entropy_with_grad")

@@ -6,7 +6,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -348,16 +348,16 @@ cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_cla
     target is int64 and C-contiguous; ignore_index is an int64 or None.
     """
     cdef const int64_t *p = <const int64_t *>cnp.PyArray_DATA(target)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(target), i, n_bad = 0, n_ignored = 0
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(target), i, n_outside = 0, n_ignored = 0
     cdef bint has_ignore_index = ignore_index is not None
     cdef int64_t ignored = ignore_index if has_ignore_index else 0
-    cdef bint is_ignored
     with nogil:
         for i in range(n):
-            is_ignored = has_ignore_index & (p[i] == ignored)
-            n_ignored += is_ignored
-            n_bad += (not is_ignored) & ((p[i] < 0) | (p[i] >= n_classes))
-    if n_bad:
+            n_outside += <uint64_t>p[i] >= <uint64_t>n_classes  # so are negative ones
+        if has_ignore_index:
+            for i in range(n):
+                n_ignored += p[i] == ignored
+    if n_outside > (0 if 0 <= ignored < n_classes else n_ignored):
         for i in range(n):
             if not (has_ignore_index and p[i] == ignored) and not 0 <= p[i] < n_classes:
                 return i, n_ignored

@@ -1,13 +1,18 @@
 """Every component against the definitions at 200 bits (mpmath), in units of the last place."""
 
+import csv
+from pathlib import Path
+
 import mpmath
 import numpy as np
 import pytest
+import reference
 from mpmath import mp
 from reference import BOUNDS
 
 import csoftmax
 
+WORST = (Path(__file__).parent / "worst_cases.csv").read_text().splitlines()
 DISTANCES = ("softmax", "log_softmax", "logsumexp", "loss", "gradient")
 
 
@@ -126,3 +131,30 @@ def test_where_maximum_and_logarithm_cancel_the_error_is_one_of_the_maximum(dtyp
     for n_classes in (2, 10, 100):
         value = -np.log(n_classes) + np.array([-1e-3, -1e-6, 0, 1e-6, 1e-3])
         check(np.repeat(value[:, None], n_classes, 1).astype(dtype))
+
+
+@pytest.mark.parametrize("case", list(csv.DictReader(WORST)), ids=lambda case: case["function"])
+def test_the_worst_cases_that_were_found_stay_within_the_bounds(case):
+    check(np.array([[float.fromhex(v) for v in case["logits"].split()]], case["dtype"]))
+
+
+@pytest.mark.parametrize("n_classes", [2, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize("top", [0.0, 0.7, -3.3, 260.0, -270.0, 2100.0, -2300.0])
+def test_exp_is_within_its_bound_over_its_whole_range(dtype, top, n_classes):
+    """Differences from 0 to where probabilities vanish; around the origins of the terms' references."""
+    difference = np.linspace(0, 105 if dtype == "float32" else 746, 20_001)
+    x = np.full((len(difference), n_classes), -np.inf, dtype)
+    x[:, 0], x[:, -1] = top, top - difference
+    bound = BOUNDS["softmax", dtype]
+    assert reference.ulps(csoftmax.softmax(x), reference.softmax(x)) <= bound
+
+
+@pytest.mark.parametrize("n_classes", [2, 9, 40])
+def test_log_is_within_its_bound_over_its_whole_range(dtype, n_classes):
+    """Sums of the other terms from the smallest subnormal up to the number of classes."""
+    smallest = 103 if dtype == "float32" else 744
+    low = np.concatenate([np.linspace(-smallest, 0, 20_001), np.linspace(-1, 0, 2001)])
+    x = np.repeat(low[:, None], n_classes, 1).astype(dtype)
+    x[:, 0] = 0
+    got, exact = csoftmax.log_softmax(x)[:, 0], reference.log_softmax(x)[:, 0]
+    assert reference.ulps(got, exact) <= BOUNDS["log_softmax", dtype]

@@ -54,6 +54,32 @@ def test_special_rows_are_as_the_table_says(dtype, row, padding, orientation):
     np.testing.assert_allclose(lses[3], np.dtype(dtype).type(lse), rtol=1e-6)
 
 
+@pytest.mark.parametrize("n_classes", [2, 8, 9, 16, 17, 40, 200, 3000])
+def test_a_nan_makes_its_row_nan_whatever_its_payload_and_sign(dtype, n_classes):
+    # R marks missing values with payload 1954: its low bits must not reach an exponent field.
+    quiet, bits, sign = (
+        (0x7FC00000, np.uint32, 31) if dtype == "float32" else (0x7FF8 << 48, np.uint64, 63)
+    )
+    for payload in (0, 1, 0x1FF, 1954):
+        for negative in (0, 1):
+            x = np.zeros((20, n_classes), dtype)
+            x.view(bits)[3, n_classes // 2] = quiet | payload | negative << sign
+            for a, axis in ((x, 1), (np.ascontiguousarray(x.T), 0)):
+                p = np.moveaxis(csoftmax.softmax(a, axis), axis, 1)
+                assert np.isnan(p[3]).all()
+                assert np.isnan(csoftmax.logsumexp(a, axis)[3])
+                assert np.isfinite(np.delete(p, 3, 0)).all()
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 8, 9, 16, 100, 3000])
+@pytest.mark.parametrize("value", [0.3, -250.7, 1.449, 3000.5])
+def test_a_class_that_is_alone_has_the_probability_one(dtype, value, n_classes):
+    x = np.full((20, n_classes), -INF, dtype)
+    x[:, n_classes // 2] = value
+    assert_array_equal(csoftmax.softmax(x).sum(1), 1)
+    assert_array_equal(csoftmax.softmax(x).max(1), 1)
+
+
 def test_one_class_has_a_log_probability_of_plus_zero(dtype):
     for value in (0.0, -0.0, -5.5, 1e30):
         got = csoftmax.log_softmax(np.full((3, 1), value, dtype))

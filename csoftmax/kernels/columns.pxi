@@ -36,9 +36,10 @@ cdef inline void add_lane(
 cdef inline void add_blocks(
     const floating *terms, Py_ssize_t term_stride, Py_ssize_t n_classes, const floating *top, double *total,
 ) noexcept nogil:
-    """The sums of the eight pairs of lanes of classes."""
+    """The sum of all classes: first those of the eight pairs of lanes, total[16 * lane + row]; it ends in lane 0."""
     cdef double[128] carry
     cdef floating[16] low, high
+    cdef Py_ssize_t apart
     cdef Py_ssize_t block, lane, n
     cdef const floating *p
     cdef int l
@@ -58,9 +59,19 @@ cdef inline void add_blocks(
                     low[l] += high[l]
                 add_to_totals(<const floating *>&low[0], total + 16 * lane, &carry[16 * lane])
                 add_to_totals(<const floating *>&low[8], total + 16 * lane + 8, &carry[16 * lane + 8])
-    if floating is double and n_classes > 64:
-        for lane in range(128):
-            total[lane] += carry[lane]
+    apart = 16
+    while apart < 128:
+        lane = 0
+        while lane < 128:
+            for l in range(0, 16, 8):
+                add_exactly(<const double *>total + lane + l, <const double *>&carry[lane + l],
+                            <const double *>total + lane + apart + l, <const double *>&carry[lane + apart + l], 1,
+                            total + lane + l, &carry[lane + l], low[0])
+            lane += 2 * apart
+        apart *= 2
+    if floating is double:
+        for l in range(16):
+            total[l] += carry[l]
 
 
 cdef inline void measure_lanes(
@@ -110,11 +121,9 @@ cdef inline void measure_lanes(
         p = <const floating *>terms + j * term_stride
         for l in range(16):
             all[l] += p[l]
-    # Lanes without classes count as zeros: sums with them are left out.
-    for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
-        for l in range(16):
-            total[16 * lane + l] = 0
-    if n_classes <= 16:
+    if n_classes > 16:
+        add_blocks(<const floating *>terms, term_stride, n_classes, <const floating *>&at_top[0], &total[0])
+    else:
         for lane in range(size):
             p = <const floating *>terms + lane * term_stride
             if lane + 8 < n_classes:
@@ -123,16 +132,18 @@ cdef inline void measure_lanes(
             else:
                 for l in range(16):
                     total[16 * lane + l] = below(p[l], at_top[l])
-    else:
-        add_blocks(<const floating *>terms, term_stride, n_classes, <const floating *>&at_top[0], &total[0])
-    for l in range(16):
-        total[l] += total[l + 16]
-    if size > 2:
+        # Lanes without classes count as zeros: sums with them are left out.
+        for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
+            for l in range(16):
+                total[16 * lane + l] = 0
         for l in range(16):
-            total[l] += total[l + 32] + total[l + 48]
-    if size > 4:
-        for l in range(16):
-            total[l] += (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112])
+            total[l] += total[l + 16]
+        if size > 2:
+            for l in range(16):
+                total[l] += total[l + 32] + total[l + 48]
+        if size > 4:
+            for l in range(16):
+                total[l] += (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112])
     for l in range(16):
         sum[l] = total[l] * (1 / unit(top[l]))
     for l in range(16):

@@ -35,9 +35,10 @@ cdef inline void refer(
     """What the terms of a row refer to: M = origin + n ln 2, the number of that kind next to the maximum.
 
     The origin is 0, so that x - origin is x, unless |maximum| is so large that every x that counts is within a factor
-    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for `near` terms. `least` is where terms end, about x - maximum = -130 (float64:
-    -1060): even 2**20 terms there are less than half of the smallest subnormal number. `magic` holds -n, the bias of
-    the exponent field and the unit, added to 1.5 * 2**23 (2**52), so that adding to it rounds to an integer.
+    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for `near` terms. `least` is
+    where terms end, about x - maximum = -130 (float64: -1060): even 2**20 terms there are less than half of the
+    smallest subnormal number. `magic` holds -n, the bias of the exponent field and the unit, added to 1.5 * 2**23
+    (2**52), so that adding to it rounds to an integer.
     """
     cdef floating difference
     if floating is float:
@@ -78,6 +79,37 @@ cdef inline floating long_rest(floating r) noexcept nogil:
     return mul_add(q, r, <floating>0.500000000000001)
 
 
+cdef inline void reduce(
+    floating x, floating origin, floating least, floating magic, bint near, floating *r, floating *k,
+) noexcept nogil:
+    """The first half of term(): r, and k added to magic."""
+    cdef floating shifted, back, rest, multiple
+    shifted = x - origin
+    if near:
+        back = shifted - x
+        rest = (x - (shifted - back)) - (origin + back)
+        rest = rest if shifted > least else <floating>0
+    shifted = least if least > shifted else shifted     # NaN stays
+    k[0] = mul_add(shifted, <floating>1.44269504088896341, magic)
+    multiple = k[0] - magic
+    if floating is float:
+        r[0] = mul_add(-multiple, <floating>0.69317626953125, shifted)
+        r[0] = mul_add(-multiple, <floating>-2.908897130469058e-05, r[0] + rest if near else r[0])
+    else:
+        r[0] = mul_add(-multiple, <floating>0.6931471805601177, shifted)
+        r[0] = mul_add(-multiple, <floating>-1.7239444525614835e-13, r[0] + rest if near else r[0])
+
+
+cdef inline floating raised(floating r, floating rest, floating k) noexcept nogil:
+    """The last half of term(): 2**k exp(r), rest being q(r)."""
+    cdef floating scale
+    if floating is float:
+        scale = power_f32(k)
+    else:
+        scale = power_f64(k)
+    return mul_add(mul_add(rest * r, r, r), scale, scale)
+
+
 cdef inline floating term(
     floating x, floating origin, floating least, floating magic, bint near,
 ) noexcept nogil:
@@ -97,27 +129,35 @@ cdef inline floating term(
     That M is not the maximum costs every row its exp(maximum - M). Rows of few classes do without: `near` terms refer
     to the maximum itself, and what rounding takes from x - maximum (Knuth's two-sum) is added to r.
     """
-    cdef floating shifted, back, rest, k, r, scale
-    shifted = x - origin
-    if near:
-        back = shifted - x
-        rest = (x - (shifted - back)) - (origin + back)
-        rest = rest if shifted > least else <floating>0
-    shifted = least if least > shifted else shifted     # NaN stays
+    cdef floating r, k
+    reduce(x, origin, least, magic, near, &r, &k)
     if floating is float:
-        k = mul_add(shifted, <floating>1.44269504088896341, magic)
-        scale = power_f32(k)
-        k -= magic
-        r = mul_add(-k, <floating>0.69317626953125, shifted)
-        r = mul_add(-k, <floating>-2.908897130469058e-05, r + rest if near else r)
-        return mul_add(mul_add(short_rest(r) * r, r, r), scale, scale)
+        return raised(r, short_rest(r), k)
     else:
-        k = mul_add(shifted, <floating>1.44269504088896341, magic)
-        scale = power_f64(k)
-        k -= magic
-        r = mul_add(-k, <floating>0.6931471805601177, shifted)
-        r = mul_add(-k, <floating>-1.7239444525614835e-13, r + rest if near else r)
-        return mul_add(mul_add(long_rest(r) * r, r, r), scale, scale)
+        return raised(r, long_rest(r), k)
+
+
+cdef inline void terms_of_block(
+    const floating *x, Py_ssize_t ahead, floating origin, floating least, floating magic, floating *terms,
+) noexcept nogil:
+    """term() for 32 neighbours in stages, while those `ahead` elements on are fetched.
+
+    A term is one chain of 13 steps, of which few fit a processor's window of waiting instructions: side by side, four
+    vectors at a time, they take three quarters of the time.
+    """
+    cdef floating[32] r, k, q
+    cdef int l
+    prefetch(x + ahead)
+    prefetch(<const char *>(x + ahead) + 64)
+    if floating is double:
+        prefetch(<const char *>(x + ahead) + 128)
+        prefetch(<const char *>(x + ahead) + 192)
+    for l in range(32):
+        reduce(x[l], origin, least, magic, False, &r[l], &k[l])
+    for l in range(32):
+        q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
+    for l in range(32):
+        terms[l] = raised(r[l], q[l], k[l])
 
 
 cdef inline void reference(floating maximum, double *high, double *low) noexcept nogil:

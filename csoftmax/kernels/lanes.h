@@ -63,11 +63,38 @@ static inline double exponent_f64(double inverse)
     return e - 4503599627370496.0;
 }
 
+/* Copy 16 lanes that a loop has just computed, in whole vectors: what a plain loop or memcpy becomes reads them back
+ * from the stack in smaller pieces. */
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#if defined(__GNUC__) || defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 8")
+#define COPY_LANES(NAME, TYPE)                                                                                         \
+static inline void NAME(TYPE *to, const TYPE *from)                                                                    \
+{                                                                                                                      \
+    typedef TYPE vector __attribute__((vector_size(VECTOR_BYTES)));                                                    \
+    const int n = VECTOR_BYTES / sizeof(TYPE);                                                                         \
+    vector v[16 * sizeof(TYPE) / VECTOR_BYTES];                                                                        \
+    int i;                                                                                                             \
+    UNROLL for (i = 0; i < 16 / n; i++) memcpy(&v[i], from + i * n, VECTOR_BYTES);                                     \
+    UNROLL for (i = 0; i < 16 / n; i++) memcpy(to + i * n, &v[i], VECTOR_BYTES);                                       \
+}
+#else
+#define COPY_LANES(NAME, TYPE) \
+static inline void NAME(TYPE *to, const TYPE *from) { memcpy(to, from, 16 * sizeof(TYPE)); }
+#endif
+COPY_LANES(copy_lanes_f32, float)
+COPY_LANES(copy_lanes_f64, double)
+
 /* Transpose blocks of one vector of 32 bytes by as many rows: 8 x 8 floats, 4 x 4 doubles. Strides in elements.
  * Neighbours are interleaved within halves of 16 bytes, each shuffle one instruction; the halves are brought together
  * last. */
 #if defined(__GNUC__) || defined(__clang__)
-#define UNROLL _Pragma("GCC unroll 8")
 static inline void transpose_f32(const float *from, ptrdiff_t from_stride, float *to, ptrdiff_t to_stride)
 {
     typedef float lanes __attribute__((vector_size(32)));

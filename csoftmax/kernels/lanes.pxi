@@ -37,6 +37,27 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
             total[l] = sum
 
 
+cdef inline void add_exactly(
+    const double *a, const double *a_carry, const double *b, const double *b_carry, Py_ssize_t step, double *sum,
+    double *carry, floating like,
+) noexcept nogil:
+    """Eight sums of two; in float64 with what rounding takes. `step` is that between the summands."""
+    cdef double[8] s, c
+    cdef double back
+    cdef int l
+    for l in range(8):
+        s[l] = a[l * step] + b[l * step]
+        if floating is double:
+            back = s[l] - a[l * step]
+            c[l] = (a_carry[l * step] + b_carry[l * step]) + (
+                (a[l * step] - (s[l] - back)) + (b[l * step] - back))
+    for l in range(8):
+        sum[l] = s[l]
+    if floating is double:
+        for l in range(8):
+            carry[l] = c[l]
+
+
 cdef inline double ties_of(double sum, floating all, floating top) noexcept nogil:
     """How many terms beside one are the maximum's: all - sum is a whole number of these, but for rounding."""
     return ((all - sum) / top + 6755399441055744.0) - 6755399441055745.0

@@ -59,10 +59,13 @@ cdef inline void terms_of_row(
     cdef floating[16] padded
     cdef Py_ssize_t j, whole = n_classes // 16 * 16
     cdef int l
-    for j in range(0, n_classes * <Py_ssize_t>sizeof(floating), 64):
-        prefetch(<const char *>(x + ahead) + j)
-    for j in range(whole):
+    j = 0
+    while j + 32 <= whole:
+        terms_of_block(x + j, ahead, origin, least, magic, terms + j)
+        j += 32
+    while j < whole:
         terms[j] = term(x[j], origin, least, magic, False)
+        j += 1
     if whole < n_classes:
         for l in range(16):
             padded[l] = x[whole + l if whole + l < n_classes else whole]
@@ -87,8 +90,9 @@ cdef inline void sums_of_row(
     cdef int l
     for l in range(8):
         total[l] = 0
-    for l in range(8):
-        carry[l] = 0
+    if floating is double:
+        for l in range(8):
+            carry[l] = 0
     for l in range(16):
         everything[l] = 0
     while j < n_classes:
@@ -131,8 +135,9 @@ cdef void measure_rows(
     cdef floating[8] top, origin, least, magic, at_top
     cdef double[8] below_top, equal
     cdef double[64] totals, carries
-    cdef double[32] fours
-    cdef double[16] twos
+    cdef double[32] fours, four_carries
+    cdef double[16] twos, two_carries
+    cdef double[8] left
     cdef floating[64] alls
     cdef floating[32] all_fours
     cdef floating[16] all_twos
@@ -155,19 +160,23 @@ cdef void measure_rows(
             terms_of_row(p, n_classes, ahead, origin[row], least[row], magic[row], t)
             sums_of_row(<const floating *>t, n_classes, at_top[row], &totals[8 * row], &carries[8 * row],
                         &alls[8 * row])
-        if floating is double:
-            for l in range(64):
-                totals[l] += carries[l]
-        for l in range(32):
-            fours[l] = totals[2 * l] + totals[2 * l + 1]
-        for l in range(16):
-            twos[l] = fours[2 * l] + fours[2 * l + 1]
+        for l in range(4):
+            add_exactly(<const double *>&totals[16 * l], <const double *>&carries[16 * l],
+                        <const double *>&totals[16 * l + 1], <const double *>&carries[16 * l + 1], 2, &fours[8 * l],
+                        &four_carries[8 * l], top[0])
+        for l in range(2):
+            add_exactly(<const double *>&fours[16 * l], <const double *>&four_carries[16 * l],
+                        <const double *>&fours[16 * l + 1], <const double *>&four_carries[16 * l + 1], 2, &twos[8 * l],
+                        &two_carries[8 * l], top[0])
+        add_exactly(<const double *>&twos[0], <const double *>&two_carries[0], <const double *>&twos[1],
+                    <const double *>&two_carries[1], 2, &below_top[0], &left[0], top[0])
+        if floating is double and n_classes > 16:
+            for l in range(8):
+                below_top[l] += left[l]
         for l in range(32):
             all_fours[l] = alls[2 * l] + alls[2 * l + 1]
         for l in range(16):
             all_twos[l] = all_fours[2 * l] + all_fours[2 * l + 1]
-        for l in range(8):
-            below_top[l] = twos[2 * l] + twos[2 * l + 1]
         for l in range(8):
             equal[l] = ties_of(below_top[l], all_twos[2 * l] + all_twos[2 * l + 1], at_top[l])
         for row in range(n):

@@ -12,6 +12,8 @@ from csoftmax.kernels.table cimport (
 cdef extern from "lanes.h" nogil:
     void stream_bytes(char *out, const char *start, size_t size)
     void stream_fence()
+    void copy_lanes_f32(float *to, const float *start)
+    void copy_lanes_f64(double *to, const double *start)
     void transpose_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
     void transpose_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
 
@@ -340,6 +342,11 @@ cdef void measure(
                     terms[row * part.term_stride + j if task.orientation == ROWS else j * part.width + row] = 0
 
 
+cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept nogil:
+    """The target. It was checked, but another thread may have changed it since: never outside the row."""
+    return target if 0 <= target < n_classes else 0
+
+
 cdef void measure_chunk(
     const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk, floating *room,
     floating *terms,
@@ -347,15 +354,18 @@ cdef void measure_chunk(
     cdef Part part = part_of(task, first_row, n_rows, chunk)
     cdef Py_ssize_t stride = 0, row, target
     cdef const floating *x = take(task, &part, room, False, &stride)
+    cdef Py_ssize_t row_step = stride if task.orientation == ROWS else 1
+    cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else stride
+    cdef const int64_t *targets
+    cdef floating *at_target = <floating *>board.at_target
     measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + chunk * part.width,
             board.chunk_sum + chunk * part.width, board.chunk_ties + chunk * part.width)
     if task.target != NULL:
+        targets = task.target + first_row
         for row in range(n_rows):
-            target = target_of(task, first_row + row) - part.first_class
+            target = place_of(targets[row], task.n_classes) - part.first_class
             if 0 <= target < part.n_classes:
-                (<floating *>board.at_target)[row] = x[
-                    row * stride + target if task.orientation == ROWS else target * stride + row
-                ]
+                at_target[row] = x[row * row_step + target * class_step]
 
 
 cdef inline void merge(
@@ -381,12 +391,6 @@ cdef inline void merge(
 
 cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
     return task.target != NULL and task.has_ignore_index and task.target[row] == task.ignore_index
-
-
-cdef inline Py_ssize_t target_of(const Task *task, Py_ssize_t row) noexcept nogil:
-    """The row's target. It was checked, but another thread may have changed it since: never outside the row."""
-    cdef int64_t target = task.target[row]
-    return target if 0 <= target < task.n_classes else 0
 
 
 cdef void finish_rows(
@@ -418,7 +422,6 @@ cdef void finish_rows(
         for row in range(n_rows):
             refer(maximum[row], near, &origin, &least, &magic)
             top[row] = term(maximum[row], origin, least, magic, True)
-            shift[row] = term(at_target[row], origin, least, magic, True)
         for row in range(n_rows):
             # scale / (the maximum's terms + those of the others), and what its roundings leave
             high = top[row] * (1 / unit(like)) * (1 + ties[row])
@@ -434,8 +437,11 @@ cdef void finish_rows(
     if task.output == GRADIENT:
         # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
         for row in range(n_rows):
-            m = (top[row] * ties[row] + (<double>top[row] - shift[row])) * (1 / unit(like))
-            b[row] = <floating>(-factor[row] * (sum[row] + m))
+            refer(maximum[row], near, &origin, &least, &magic)
+            shift[row] = term(at_target[row], origin, least, magic, True)
+        for row in range(n_rows):
+            m = (top[row] * ties[row] + (<double>top[row] - shift[row])) * (1 / unit(like)) + sum[row]
+            b[row] = <floating>(-mul_add(factor[row], m, factor_low[row] * m))
     if task.output == PROBABILITY:
         return
     if near:                    # the reference is the maximum
@@ -519,8 +525,10 @@ cdef inline void write_group(
                 value[l] = term(value[l], numbers[ORIGIN * step + l], numbers[LEAST * step + l],
                                 numbers[MAGIC * step + l], True) * numbers[UNSCALE * step + l]
             value[l] = mul_add(value[l], numbers[FACTOR * step + l], value[l] * numbers[FACTOR_LOW * step + l])
-    for l in range(16):
-        to[l] = value[l]
+    if floating is float:
+        copy_lanes_f32(to, &value[0])
+    else:
+        copy_lanes_f64(to, &value[0])
 
 
 cdef inline void write_rows(
@@ -583,13 +591,20 @@ cdef void mend(
     cdef Py_ssize_t row, j, target
     cdef Py_ssize_t row_step = to_stride if part.orientation == ROWS else 1
     cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else to_stride
+    cdef const int64_t *targets
+    cdef const floating *at_target = <const floating *>board.b
     cdef floating blank
+    cdef int found = board.special[0]
     if task.output == GRADIENT:
+        targets = task.target + part.first_row
         for row in range(part.n_rows):
-            target = target_of(task, part.first_row + row) - part.first_class
+            target = place_of(targets[row], task.n_classes) - part.first_class
             if 0 <= target < part.n_classes:
-                to[row * row_step + target * class_step] = (<floating *>board.b)[row]
-    if not board.special[0] and not (task.output == GRADIENT and task.has_ignore_index):
+                to[row * row_step + target * class_step] = at_target[row]
+        if task.has_ignore_index:
+            for row in range(part.n_rows):
+                found |= targets[row] == task.ignore_index
+    if not found:
         return
     for row in range(part.n_rows):
         if is_ignored(task, part.first_row + row):
@@ -614,27 +629,28 @@ cdef bint choose_numbers(
     cdef const floating *maximum = <const floating *>board.maximum
     cdef double unscale = 1 / unit(<floating>1)
     cdef double small = 1e-18 if floating is float else 1e-153  # times unscale it is above the subnormals
-    cdef floating origin, least, magic
+    cdef floating origin, least, magic, chunk_origin, chunk_magic
     cdef double[256] power
     cdef double apart
     cdef int fits = task.keep_terms and not board.special[0]
     cdef Py_ssize_t row
     for row in range(part.width):
         power[row] = 1
-    for row in range(part.width):
-        refer(maximum[row], are_near(task), &numbers[ORIGIN * MAX_TILE_ROWS + row], &numbers[LEAST * MAX_TILE_ROWS + row],
-              &numbers[MAGIC * MAX_TILE_ROWS + row])
     if task.n_chunks > 1 and fits:
         for row in range(part.width):
-            refer(chunk_maximum[row], False, &origin, &least, &magic)
-            apart = <double>magic - <double>numbers[MAGIC * MAX_TILE_ROWS + row]    # n of the row - n of the chunk
-            fits &= (origin == numbers[ORIGIN * MAX_TILE_ROWS + row]) & (apart < 60)
+            refer(maximum[row], False, &origin, &least, &magic)
+            refer(chunk_maximum[row], False, &chunk_origin, &least, &chunk_magic)
+            apart = <double>chunk_magic - <double>magic     # n of the row - n of the chunk
+            fits &= (origin == chunk_origin) & (apart < 60)
             power[row] = power_f64(6755399441055744.0 + 1023 - (apart if apart < 60 else 60))
     for row in range(part.width):
         fits &= (board.factor[row] * power[row] > small) | (board.factor[row] * power[row] < -small)
     if not fits:
         for row in range(part.width):
             power[row] = 1
+        for row in range(part.width):
+            refer(maximum[row], are_near(task), &numbers[ORIGIN * MAX_TILE_ROWS + row],
+                  &numbers[LEAST * MAX_TILE_ROWS + row], &numbers[MAGIC * MAX_TILE_ROWS + row])
     for row in range(part.width):
         # What is smaller loses digits if the scale is taken back with it: then the term is freed of it first.
         numbers[UNSCALE * MAX_TILE_ROWS + row] = <floating>(1 if fabs(board.factor[row]) > small else unscale)
