@@ -44,7 +44,7 @@ LONG = 0.05  # seconds of a call that needs no other before it, to wake threads
 def measure(table, budget, least_rounds):
     """Seconds per call, (rounds,) for each contestant; each round runs all of them in turn."""
     calls, pauses = {}, {}
-    previous = list(table)[-1]
+    previous = list(table)[-1]  # whose turn it was before the first
     for name, work in table.items():
         work()  # compiles, touches memory
         first = once(work, 1)

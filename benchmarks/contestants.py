@@ -9,17 +9,17 @@ import numpy as np
 
 import csoftmax
 
+WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad")
 
-def ours(case, logits, target, n_threads, fresh):
-    """As many threads as pay, which is at most n_threads: bench.py sets it as the limit of OpenMP."""
+
+def ours(case, logits, target, n_threads, fresh, axis=None):
+    """With None, as many threads as pay; bench.py sets the limit of OpenMP."""
     operation = getattr(csoftmax, case.operation)
-    if case.operation.startswith("cross_entropy"):
-        out = {} if fresh or case.operation == "cross_entropy" else {"out": np.empty_like(logits)}
-        return lambda: operation(logits, target, axis=case.axis, **out)
-    if case.operation == "logsumexp" or fresh:
-        return lambda: operation(logits, case.axis)
-    out = np.empty_like(logits)
-    return lambda: operation(logits, case.axis, out=out)
+    options = {"axis": case.axis if axis is None else axis, "n_threads": n_threads}
+    arguments = (logits, target) if case.operation.startswith("cross_entropy") else (logits,)
+    if not fresh and case.operation in WRITES_ARRAY:
+        options["out"] = np.empty_like(logits)
+    return lambda: operation(*arguments, **options)
 
 
 def numpy_formula(case, logits, target, n_threads, fresh):
@@ -202,10 +202,14 @@ def contestants(case, n_threads, peers=PEERS):
     """Name to function for all who take part in the case; ours is first."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     logits, target = case.arrays()
-    writes_array = case.operation in ("softmax", "log_softmax", "cross_entropy_with_grad")
-    table = {"csoftmax": ours(case, logits, target, n_threads, False)}
-    if writes_array:
-        table["csoftmax fresh"] = ours(case, logits, target, n_threads, True)
+    table = {"csoftmax": ours(case, logits, target, None, False)}
+    if case.operation in WRITES_ARRAY:
+        table["csoftmax fresh"] = ours(case, logits, target, None, True)
+    if case.group == "one long row":
+        table["csoftmax one thread"] = ours(case, logits, target, 1, False)
+    if case.group == "other axis":  # the same rows, contiguous
+        rows = np.ascontiguousarray(np.moveaxis(logits, case.axis, -1))
+        table["csoftmax last axis"] = ours(case, rows, target, None, False, -1)
     for name, make in PEERS.items():
         if name not in peers:
             continue

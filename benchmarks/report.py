@@ -156,6 +156,16 @@ def print_summary(results):
     print(f"\nCells behind the best peer: {len(losing)}")
     for r, q, name in losing:
         print(f"  {r:.2f}  {q['operation']} {label(q)} {q['dtype']} ({name})")
+    print(
+        "One thread's time over that of all, one long row; the last axis' speed over that of others:"
+    )
+    for q in results["cases"]:
+        for other, low in (("csoftmax one thread", 0), ("csoftmax last axis", 1)):
+            r = ratios(q, other)
+            if r is not None:
+                middle = float(np.median(r))
+                text = f"  {1 / middle if low else middle:.2f}  {other[9:]}: {q['operation']} {label(q)} {q['dtype']}"
+                print(text)
     c = results["ceilings"]
     print("Distance to the memory's limit, cases of 32 MB and more:")
     for q in results["cases"]:

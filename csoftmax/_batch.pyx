@@ -37,9 +37,10 @@ cdef enum:
     TILE_ELEMENTS = 4096            # of a tile of rows: with its terms, half of the first-level cache
     COLUMN_ELEMENTS = 32768         # of a tile of columns with many classes: in the second level
     READ_AS_LANES = 448             # bytes; rows so short are transposed: classes would not fill the lanes, and each
-    WRITTEN_AS_LANES = 192          # row has a sum to fold; fewer if the result must be transposed back
+    WRITTEN_AS_LANES = 384          # row has a sum to fold; fewer if the result must be transposed back
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
+    COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
     STACK_BYTES = 16384             # scratch of small calls
     KEPT_BYTES = 1 << 19            # terms of a tile that are worth keeping until they are written
 
@@ -111,6 +112,7 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
     if as_columns or n * item <= short_row:
         task.orientation = COLUMNS
         task.x_columns = as_columns and x_aligned
+        task.x_collides = task.x_columns and n > 64 and task.x.class_stride % 4096 == 0
         if as_columns:
             task.inner = inner_size(&task.x)
         task.out_columns = (
@@ -120,6 +122,8 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
         task.tile_rows = (TILE_ELEMENTS if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
             task.tile_rows = 16
+        if task.x_collides and task.tile_rows < COLLIDING_ROWS:
+            task.tile_rows = COLLIDING_ROWS
     else:
         task.orientation = ROWS
         task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1

@@ -89,7 +89,8 @@ cdef inline void measure_lanes(
 ) noexcept nogil:
     cdef double[128] total      # (8 lanes of classes, 16 rows)
     cdef floating[16] top, at_top, origin, least, magic, all
-    cdef Py_ssize_t j, lane
+    cdef floating[32] r, k, q
+    cdef Py_ssize_t j, lane, step
     cdef Py_ssize_t size = n_classes if n_classes < 8 else 8
     cdef const floating *p
     cdef floating *t
@@ -111,10 +112,25 @@ cdef inline void measure_lanes(
         prefetch(ahead + j * ahead_step)
         if floating is double:
             prefetch(ahead + j * ahead_step + 64)
+    # Two classes side by side, in stages: see terms_of_block. An odd last one is computed twice.
+    j = 0
+    while j < n_classes:
+        if j + 1 == n_classes and j:
+            j -= 1
+        step = 1 if n_classes > 1 else 0
         p = x + j * class_stride
         t = terms + j * term_stride
         for l in range(16):
-            t[l] = term(p[l], origin[l], least[l], magic[l], near)
+            reduce(p[l], origin[l], least[l], magic[l], near, &r[l], &k[l])
+        for l in range(16):
+            reduce(p[step * class_stride + l], origin[l], least[l], magic[l], near, &r[16 + l], &k[16 + l])
+        for l in range(32):
+            q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
+        for l in range(16):
+            t[l] = raised(r[l], q[l], k[l])
+        for l in range(16):
+            t[step * term_stride + l] = raised(r[16 + l], q[16 + l], k[16 + l])
+        j += 2
     for l in range(16):
         all[l] = 0
     for j in range(n_classes):

@@ -56,23 +56,21 @@ cdef inline void terms_of_row(
     floating origin, floating least, floating magic,
     floating *terms,            # OUT  (n_classes up to a multiple of 16,), zeros behind the last class
 ) noexcept nogil:
-    cdef floating[16] padded
-    cdef Py_ssize_t j, whole = n_classes // 16 * 16
+    cdef Py_ssize_t j = 0
     cdef int l
-    j = 0
-    while j + 32 <= whole:
+    while j + 32 <= n_classes:
         terms_of_block(x + j, ahead, origin, least, magic, terms + j)
         j += 32
-    while j < whole:
-        terms[j] = term(x[j], origin, least, magic, False)
-        j += 1
-    if whole < n_classes:
-        for l in range(16):
-            padded[l] = x[whole + l if whole + l < n_classes else whole]
-        for l in range(16):
-            padded[l] = term(padded[l], origin, least, magic, False)
-        for l in range(16):
-            terms[whole + l] = padded[l] if whole + l < n_classes else <floating>0
+    if j == n_classes:
+        return
+    if n_classes >= 32:         # once more what the last whole block has in common with the end
+        terms_of_block(x + n_classes - 32, ahead, origin, least, magic, terms + n_classes - 32)
+    else:
+        while j < n_classes:
+            terms[j] = term(x[j], origin, least, magic, False)
+            j += 1
+    for l in range((16 - n_classes % 16) % 16):
+        terms[n_classes + l] = 0
 
 
 cdef inline void sums_of_row(

@@ -39,6 +39,7 @@ cdef struct Task:
     bint out_rows
     bint x_columns          # or neighbouring rows are neighbours in memory; else elements are gathered and scattered
     bint out_columns
+    bint x_collides         # x_columns whose classes share a few sets of the cache: brought together first
     bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes

@@ -209,7 +209,13 @@ cdef const floating *take(
         part.ahead.start = <const char *>(x + part.width)
         part.ahead.row_step = item
         part.ahead.class_step = task.x.class_stride
-        return x
+        if not task.x_collides:
+            return x
+        stride[0] = part.width
+        if not is_there:
+            for j in range(part.n_classes):
+                memcpy(room + j * part.width, <const char *>x + j * task.x.class_stride, part.width * item)
+        return room
     stride[0] = part.width
     if is_there:
         return room
