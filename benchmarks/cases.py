@@ -59,7 +59,7 @@ class Case:
 
 
 def cases(quick=False, only=""):
-    """All cases, or those of the quick run; `only` is a part of the name."""
+    """All cases, or those of the quick run; `only` is a part of group and name."""
     table = [
         Case(operation, group, shape, axis, dtype)
         for group, shape, axis in SHAPES
@@ -67,4 +67,4 @@ def cases(quick=False, only=""):
         for operation in OPERATIONS
         if not quick or (shape in QUICK_SHAPES and dtype == "float32")
     ]
-    return [case for case in table if only in case.name]
+    return [case for case in table if only in f"{case.group} {case.name}"]

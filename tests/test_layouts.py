@@ -18,6 +18,8 @@ SHAPES = [
     ((3, 17, 3), 1),
     ((2, 3, 4, 16), -2),
     ((9,), 0),
+    ((100, 1024), 0),  # classes at multiples of 4096 bytes: they share sets of the cache
+    ((2100, 512), 0),
 ]
 
 

@@ -19,6 +19,11 @@ cdef inline floating mul_add(floating a, floating b, floating c) noexcept nogil:
         return mul_add_f64(a, b, c)
 
 
+cdef inline double two_to_the(double n) noexcept nogil:
+    """2**n for a whole n above -1023."""
+    return power_f64(6755399441055744.0 + 1023 + n)
+
+
 cdef inline double unit(floating like) noexcept nogil:
     """The scale of terms, 2**64 in float32 and 2**512 in float64: it keeps those exact that would be subnormal, or 0,
     without it. Whoever uses a term multiplies by something per row, which takes the scale back for nothing and rounds
@@ -201,7 +206,7 @@ cdef inline double reference_ratio(floating low, floating high) noexcept nogil:
     refer(high, False, &other_origin, &least, &other_magic)
     if origin == other_origin:
         apart = <double>magic - <double>other_magic
-        return power_f64(6755399441055744.0 + 1023 - apart) if apart < 1000 else 0
+        return two_to_the(-apart) if apart < 1000 else 0
     if <double>low - <double>high < -1060:  # also if one of them is infinite
         return 0
     reference(low, &of_low, &rest)

@@ -648,7 +648,7 @@ cdef bint choose_numbers(
             refer(chunk_maximum[row], False, &chunk_origin, &least, &chunk_magic)
             apart = <double>chunk_magic - <double>magic     # n of the row - n of the chunk
             fits &= (origin == chunk_origin) & (apart < 60)
-            power[row] = power_f64(6755399441055744.0 + 1023 - (apart if apart < 60 else 60))
+            power[row] = two_to_the(-(apart if apart < 60 else 60))
     for row in range(part.width):
         fits &= (board.factor[row] * power[row] > small) | (board.factor[row] * power[row] < -small)
     if not fits:
