@@ -425,10 +425,11 @@ cdef void finish_rows(
     special = find_special(<const floating *>maximum, <const double *>ties, n_rows)
     board.special[0] = special
     if task.output == PROBABILITY or task.output == GRADIENT:
-        for row in range(n_rows):
+        # Also for the columns that fill up the lanes: choose_numbers() looks at all.
+        for row in range(width):
             refer(maximum[row], near, &origin, &least, &magic)
             top[row] = term(maximum[row], origin, least, magic, True)
-        for row in range(n_rows):
+        for row in range(width):
             # scale / (the maximum's terms + those of the others), and what its roundings leave
             high = top[row] * (1 / unit(like)) * (1 + ties[row])
             total = high + sum[row]
@@ -438,8 +439,8 @@ cdef void finish_rows(
             m = task.scale * inverse
             factor[row] = m
             factor_low[row] = (mul_add(-m, total, task.scale) - m * low) * inverse
-        memcpy(board.factor, factor, n_rows * sizeof(double))
-        memcpy(board.factor_low, factor_low, n_rows * sizeof(double))
+        memcpy(board.factor, factor, width * sizeof(double))
+        memcpy(board.factor_low, factor_low, width * sizeof(double))
     if task.output == GRADIENT:
         # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
         for row in range(n_rows):
