@@ -4,6 +4,7 @@ Where a library can write into an array that is there already, it does so (`out=
 """
 
 import os
+from functools import partial
 
 import numpy as np
 
@@ -15,11 +16,13 @@ WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad")
 def ours(case, logits, target, n_threads, fresh, axis=None):
     """With None, as many threads as pay; bench.py sets the limit of OpenMP."""
     operation = getattr(csoftmax, case.operation)
-    options = {"axis": case.axis if axis is None else axis, "n_threads": n_threads}
-    arguments = (logits, target) if case.operation.startswith("cross_entropy") else (logits,)
+    axis = case.axis if axis is None else axis
+    options = {} if n_threads is None else {"n_threads": n_threads}
     if not fresh and case.operation in WRITES_ARRAY:
         options["out"] = np.empty_like(logits)
-    return lambda: operation(*arguments, **options)
+    if case.operation.startswith("cross_entropy"):
+        return partial(operation, logits, target, axis=axis, **options)
+    return partial(operation, logits, axis, **options)
 
 
 def numpy_formula(case, logits, target, n_threads, fresh):
