@@ -266,7 +266,7 @@ def cross_entropy_with_grad(
     Notes
     -----
     The target's entry is minus the sum of the other probabilities, not p - 1: it keeps its digits
-    where p is close to one. Each entry is within 3 units in the last place (float64: 3.5).
+    where p is close to one. Each entry is within 3 units in the last place (float64: 4).
 
     References
     ----------

@@ -4,8 +4,8 @@ import numpy as np
 
 from csoftmax import _isa
 
-# Units in the last place, docstrings promise these: the largest found by `make accuracy` and here, rounded up to the
-# next half. (function, dtype)
+# Units in the last place, docstrings promise these: the largest that `make accuracy` and the many rows of
+# test_accuracy.py find, rounded up to the next half. (function, dtype)
 BOUNDS = {
     ("softmax", "float32"): 3.0,
     ("softmax", "float64"): 3.0,
@@ -14,7 +14,7 @@ BOUNDS = {
     ("logsumexp", "float32"): 1.5,
     ("logsumexp", "float64"): 3.0,
     ("gradient", "float32"): 3.0,
-    ("gradient", "float64"): 3.5,
+    ("gradient", "float64"): 4.0,
 }
 if _isa.NAME == "baseline":  # multiply-adds round twice where the processor has no fused ones
     BOUNDS = {key: bound + 0.5 for key, bound in BOUNDS.items()}

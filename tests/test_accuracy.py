@@ -158,3 +158,25 @@ def test_log_is_within_its_bound_over_its_whole_range(dtype, n_classes):
     x[:, 0] = 0
     got, exact = csoftmax.log_softmax(x)[:, 0], reference.log_softmax(x)[:, 0]
     assert reference.ulps(got, exact) <= BOUNDS["log_softmax", dtype]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 8, 33, 100, 1000, 4097])
+@pytest.mark.parametrize("sigma", [1, 10])
+def test_many_rows_are_within_the_bounds(rng, dtype, sigma, n_classes):
+    """Where the bounds come from: a fifth of a million components against longdouble."""
+    x = (sigma * rng.standard_normal((200_000 // n_classes + 5, n_classes))).astype(dtype)
+    target = x.argmax(1)  # the smallest losses
+    loss, grad = csoftmax.cross_entropy_with_grad(x, target, reduction="none")
+    exact_loss, exact_grad = reference.cross_entropy(x, target)
+    found = {
+        "softmax": reference.ulps(csoftmax.softmax(x), reference.softmax(x)),
+        "log_softmax": max(
+            reference.ulps(csoftmax.log_softmax(x), reference.log_softmax(x)),
+            reference.ulps(loss, exact_loss),
+        ),
+        "logsumexp": reference.ulps(
+            csoftmax.logsumexp(x), reference.logsumexp(x), np.abs(x).max(1)
+        ),
+        "gradient": reference.ulps(grad, exact_grad),
+    }
+    assert {name: found[name] for name in found if found[name] > BOUNDS[name, dtype]} == {}
