@@ -41,6 +41,10 @@ types: $(INSTALLED)  ## mypy on the stubs and on typical calls
 
 check: lint types test  ## all three
 
+conformance: $(INSTALLED)  ## SciPy's own tests, ONNX's node cases and a thousand option sets beside PyTorch's
+	$(BIN)/python -m pip install --quiet -r tests/conformance/requirements.txt
+	$(BIN)/python -m pytest -q tests/conformance
+
 peers:  ## install what `make bench` measures against
 	$(MAKE) build
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
@@ -60,4 +64,4 @@ clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-.PHONY: help build demo test wheel-test lint types check peers bench bench-quick accuracy clean
+.PHONY: help build demo test wheel-test lint types check conformance peers bench bench-quick accuracy clean

@@ -1,10 +1,19 @@
-"""The table of cases: which operations, shapes and dtypes are measured."""
+"""The table of cases: which operations, shapes and dtypes are measured, and their arrays."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 OPERATIONS = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "cross_entropy_with_grad"]
+# On some shapes: class weights with LABEL_SMOOTHING, targets that are probabilities, one index per row.
+FURTHER_OPERATIONS = [
+    "cross_entropy_smoothed",
+    "cross_entropy_smoothed_with_grad",
+    "cross_entropy_probabilities",
+    "cross_entropy_probabilities_with_grad",
+    "log_prob",
+]
+LABEL_SMOOTHING = 0.1
 
 # (group, shape, axis)
 SHAPES = [
@@ -27,6 +36,17 @@ SHAPES = [
     ("other axis", (64, 1000, 7, 7), 1),
     ("other axis", (1000, 8192), 0),
 ]
+FURTHER_SHAPES = {  # float64 on the smaller ones: a quarter more time for all, not half
+    "float32": {
+        (1, 10),
+        (1_000_000, 10),
+        (65_536, 100),
+        (8192, 1000),
+        (1024, 32_000),
+        (8, 21, 256, 256),
+    },
+    "float64": {(1, 10), (65_536, 100), (8192, 1000)},
+}
 QUICK_SHAPES = {(1, 10), (300_000, 16), (65_536, 128), (8192, 1000)}  # float32 alone
 
 
@@ -43,28 +63,56 @@ class Case:
         return self.shape[self.axis]
 
     @property
+    def is_smoothed(self):
+        return "smoothed" in self.operation
+
+    @property
+    def has_probabilities(self):
+        return "probabilities" in self.operation
+
+    @property
+    def with_grad(self):
+        return self.operation.endswith("with_grad")
+
+    @property
+    def function(self):
+        """Name of the function of csoftmax, which the kind of target and the weights are no part of."""
+        return self.operation.replace("_smoothed", "").replace("_probabilities", "")
+
+    @property
     def bytes(self):
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        """Of the logits, and of the targets where they are as large."""
+        size = int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        return 2 * size if self.has_probabilities else size
 
     @property
     def name(self):
         return f"{self.operation} {' x '.join(map(str, self.shape))} axis {self.axis} {self.dtype}"
 
     def arrays(self):
-        """Logits with a spread of 3, targets of the remaining shape; always the same."""
+        """Logits with a spread of 3; targets of the remaining shape, or probabilities; always the same."""
         rng = np.random.default_rng(0)
         logits = rng.standard_normal(self.shape, dtype=np.float32).astype(self.dtype) * 3
+        if self.has_probabilities:
+            q = np.exp(rng.standard_normal(self.shape, dtype=np.float32)).astype(self.dtype)
+            return logits, q / q.sum(self.axis, keepdims=True)
         rows = self.shape[: self.axis] + self.shape[self.axis + 1 :]
         return logits, rng.integers(0, self.n_classes, rows)
+
+    def weight(self):
+        """One number per class, around 1."""
+        return np.linspace(0.5, 1.5, self.n_classes, dtype=self.dtype)
 
 
 def cases(quick=False, only=""):
     """All cases, or those of the quick run; `only` is a part of group and name."""
     table = [
         Case(operation, group, shape, axis, dtype)
+        for operations in (OPERATIONS, FURTHER_OPERATIONS)
         for group, shape, axis in SHAPES
         for dtype in ("float32", "float64")
-        for operation in OPERATIONS
+        if operations is OPERATIONS or shape in FURTHER_SHAPES[dtype]
+        for operation in operations
         if not quick or (shape in QUICK_SHAPES and dtype == "float32")
     ]
     return [case for case in table if only in f"{case.group} {case.name}"]

@@ -4,32 +4,56 @@ Where a library can write into an array that is there already, it does so (`out=
 """
 
 import os
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from cases import LABEL_SMOOTHING, OPERATIONS
 
 import csoftmax
 
-WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad")
+WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad")  # functions
 
 
 def ours(case, logits, target, n_threads, fresh, axis=None):
     """With None, as many threads as pay; bench.py sets the limit of OpenMP."""
-    operation = getattr(csoftmax, case.operation)
+    function = getattr(csoftmax, case.function)
     axis = case.axis if axis is None else axis
     options = {} if n_threads is None else {"n_threads": n_threads}
-    if not fresh and case.operation in WRITES_ARRAY:
+    if not fresh and case.function in WRITES_ARRAY:
         options["out"] = np.empty_like(logits)
-    if case.operation.startswith("cross_entropy"):
-        return partial(operation, logits, target, axis=axis, **options)
-    return partial(operation, logits, axis, **options)
+    if case.is_smoothed:
+        options |= {"weight": case.weight(), "label_smoothing": LABEL_SMOOTHING}
+    if case.function.startswith(("cross_entropy", "log_prob")):
+        return partial(function, logits, target, axis=axis, **options)
+    return partial(function, logits, axis, **options)
+
+
+def mean_loss(xp, case, log_p, target, weight):
+    """The formula of the loss, in NumPy or, as `xp`, jax.numpy."""
+    axis = case.axis
+    if case.has_probabilities:
+        return -(target * log_p).sum(axis).mean()
+    at_target = xp.take_along_axis(log_p, xp.expand_dims(target, axis), axis)
+    if not case.is_smoothed:
+        return -at_target.mean()
+    weight_of_row = weight[target]
+    smooth = (along(weight, case) * log_p).sum(axis) / case.n_classes
+    sharp = weight_of_row * at_target.squeeze(axis)
+    loss = (1 - LABEL_SMOOTHING) * sharp + LABEL_SMOOTHING * smooth
+    return -loss.sum() / weight_of_row.sum()
+
+
+def along(weight, case):
+    """One number per class, so that it is broadcast along the classes of the logits."""
+    return weight.reshape([-1 if i == case.axis else 1 for i in range(len(case.shape))])
 
 
 def numpy_formula(case, logits, target, n_threads, fresh):
     """What people write."""
-    axis, operation = case.axis, case.operation
-    rows = int(np.prod(target.shape))
-    index = np.expand_dims(target, axis)
+    axis, operation, weight = case.axis, case.operation, case.weight()
+    rows = logits.size // case.n_classes
+    index = None if case.has_probabilities else np.expand_dims(target, axis)
 
     def formula():
         shifted = logits - logits.max(axis, keepdims=True)
@@ -46,9 +70,25 @@ def numpy_formula(case, logits, target, n_threads, fresh):
             np.put_along_axis(p, index, at_target - 1, axis)
             return loss, p / rows
         log_p = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
-        return (
-            log_p if operation == "log_softmax" else -np.take_along_axis(log_p, index, axis).mean()
-        )
+        if operation == "log_softmax":
+            return log_p
+        if operation == "log_prob":
+            return np.take_along_axis(log_p, index, axis)
+        loss = mean_loss(np, case, log_p, target, weight)
+        if not case.with_grad:
+            return loss
+        p = np.exp(log_p, out=log_p)
+        if case.has_probabilities:
+            p -= target
+            p /= rows
+            return loss, p
+        sharp = (1 - LABEL_SMOOTHING) * weight[index]
+        smooth = LABEL_SMOOTHING / case.n_classes * weight
+        p *= sharp + smooth.sum()
+        p -= along(smooth, case)
+        np.put_along_axis(p, index, np.take_along_axis(p, index, axis) - sharp, axis)
+        p /= weight[index].sum()
+        return loss, p
 
     return formula
 
@@ -58,6 +98,11 @@ def scipy(case, logits, target, n_threads, fresh):
 
     if case.operation.startswith("cross_entropy"):
         return None
+    if case.operation == "log_prob":
+        index = np.expand_dims(target, case.axis)
+        return lambda: np.take_along_axis(
+            special.log_softmax(logits, axis=case.axis), index, case.axis
+        )
     operation = getattr(special, case.operation)
     return lambda: operation(logits, axis=case.axis)
 
@@ -70,15 +115,22 @@ def torch(case, logits, target, n_threads, fresh):
     if case.operation.startswith("cross_entropy"):
         if axis == 0:  # its class axis is 1
             return None
-        if case.operation == "cross_entropy":
-            return lambda: torch.nn.functional.cross_entropy(x, y)
+        loss = partial(torch.nn.functional.cross_entropy, x, y)
+        if case.is_smoothed:
+            weight = torch.from_numpy(case.weight())
+            loss = partial(loss, weight=weight, label_smoothing=LABEL_SMOOTHING)
+        if not case.with_grad:
+            return loss
         x.requires_grad_(True)
 
         def with_grad():
             x.grad = None
-            torch.nn.functional.cross_entropy(x, y).backward()
+            loss().backward()
 
         return with_grad
+    if case.operation == "log_prob":
+        index = y.unsqueeze(axis)
+        return lambda: torch.log_softmax(x, axis).gather(axis, index)
     if case.operation == "logsumexp":
         return lambda: torch.logsumexp(x, axis)
     operation = getattr(torch, case.operation)
@@ -95,17 +147,20 @@ def jax(case, logits, target, n_threads, fresh):
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
     x, y, axis = jnp.asarray(logits), jnp.asarray(target), case.axis
+    weight = jnp.asarray(case.weight())
+
+    def log_prob(x, y):
+        return jnp.take_along_axis(jax.nn.log_softmax(x, axis), jnp.expand_dims(y, axis), axis)
 
     def cross_entropy(x, y):
-        log_p = jax.nn.log_softmax(x, axis)
-        return -jnp.take_along_axis(log_p, jnp.expand_dims(y, axis), axis).mean()
+        return mean_loss(jnp, case, jax.nn.log_softmax(x, axis), y, weight)
 
-    if case.operation == "cross_entropy":
-        work = jax.jit(cross_entropy)
-        return lambda: work(x, y).block_until_ready()
-    if case.operation == "cross_entropy_with_grad":
+    if case.with_grad:
         work = jax.jit(jax.value_and_grad(cross_entropy))
         return lambda: work(x, y)[1].block_until_ready()
+    if case.operation.startswith(("cross_entropy", "log_prob")):
+        work = jax.jit(log_prob if case.operation == "log_prob" else cross_entropy)
+        return lambda: work(x, y).block_until_ready()
     operation = {
         "softmax": jax.nn.softmax,
         "log_softmax": jax.nn.log_softmax,
@@ -124,6 +179,7 @@ def onnxruntime(case, logits, target, n_threads, fresh):
         "log_softmax": "LogSoftmax",
         "logsumexp": "ReduceLogSumExp",
         "cross_entropy": "SoftmaxCrossEntropyLoss",
+        "log_prob": "LogSoftmax",
     }.get(case.operation)
     if operator is None or (case.operation == "cross_entropy" and case.axis != 1):
         return None
@@ -135,10 +191,18 @@ def onnxruntime(case, logits, target, n_threads, fresh):
         initializers = [helper.make_tensor("axes", TensorProto.INT64, [1], [case.axis])]
     if case.operation == "cross_entropy":
         attributes, names = {"reduction": "mean"}, ["x", "y"]
-        inputs.append(helper.make_tensor_value_info("y", TensorProto.INT64, target.shape))
     result = {"logsumexp": target.shape, "cross_entropy": ()}.get(case.operation, logits.shape)
+    nodes = [helper.make_node(operator, names, ["out"], **attributes)]
+    if case.operation == "log_prob":
+        target = np.expand_dims(target, case.axis)
+        result = target.shape
+        nodes[0].output[0] = "log_p"
+        nodes.append(helper.make_node("GatherElements", ["log_p", "y"], ["out"], axis=case.axis))
+    takes_target = case.operation in ("cross_entropy", "log_prob")
+    if takes_target:
+        inputs.append(helper.make_tensor_value_info("y", TensorProto.INT64, target.shape))
     graph = helper.make_graph(
-        [helper.make_node(operator, names, ["out"], **attributes)],
+        nodes,
         "case",
         inputs,
         [helper.make_tensor_value_info("out", kind, result)],
@@ -156,7 +220,7 @@ def onnxruntime(case, logits, target, n_threads, fresh):
         return None
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(logits))
-    if case.operation == "cross_entropy":
+    if takes_target:
         binding.bind_ortvalue_input("y", onnxruntime.OrtValue.ortvalue_from_numpy(target))
     if fresh:
         binding.bind_output("out")
@@ -171,7 +235,7 @@ def sklearn(case, logits, target, n_threads, fresh):
     from sklearn._loss import HalfMultinomialLoss
 
     if (
-        not case.operation.startswith("cross_entropy")
+        case.operation not in ("cross_entropy", "cross_entropy_with_grad", "log_prob")
         or len(case.shape) != 2
         or case.axis != 1
         or case.n_classes < 3
@@ -182,8 +246,9 @@ def sklearn(case, logits, target, n_threads, fresh):
     loss = HalfMultinomialLoss(n_classes=case.n_classes)
     y = target.astype(case.dtype)
     loss_out = np.empty(len(y), case.dtype)
-    if case.operation == "cross_entropy":
-        return lambda: loss.loss(y, logits, loss_out=loss_out, n_threads=n_threads).mean()
+    if not case.with_grad:
+        losses = partial(loss.loss, y, logits, loss_out=loss_out, n_threads=n_threads)
+        return lambda: -losses() if case.operation == "log_prob" else losses().mean()
     gradient_out = np.empty_like(logits)
     return lambda: loss.loss_gradient(
         y, logits, loss_out=loss_out, gradient_out=gradient_out, n_threads=n_threads
@@ -206,11 +271,14 @@ def contestants(case, n_threads, peers=PEERS):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     logits, target = case.arrays()
     table = {"csoftmax": ours(case, logits, target, None, False)}
-    if case.operation in WRITES_ARRAY:
+    if case.is_smoothed:  # the same arrays without weights and smoothing
+        plain = replace(case, operation=case.function)
+        table["csoftmax plain"] = ours(plain, logits, target, None, False)
+    if case.function in WRITES_ARRAY:
         table["csoftmax fresh"] = ours(case, logits, target, None, True)
     if case.group == "one long row":
         table["csoftmax one thread"] = ours(case, logits, target, 1, False)
-    if case.group == "other axis":  # the same rows, contiguous
+    if case.group == "other axis" and case.operation in OPERATIONS:  # the same rows, contiguous
         rows = np.ascontiguousarray(np.moveaxis(logits, case.axis, -1))
         table["csoftmax last axis"] = ours(case, rows, target, None, False, -1)
     for name, make in PEERS.items():

@@ -2,9 +2,11 @@
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from cases import OPERATIONS
 
 PEERS = ["PyTorch", "JAX", "ONNX Runtime", "scikit-learn", "SciPy", "NumPy"]
 SHORT = dict(zip(PEERS, ["PT", "JAX", "ORT", "skl", "SciPy", "NumPy"], strict=True))
@@ -36,6 +38,16 @@ def label(case):
     )
 
 
+def title(case):
+    return f"{case['operation']} {label(case)} {case['dtype']}"
+
+
+def parts(results):
+    """The cases of the grid, all operations on all shapes, and the further ones."""
+    grid = [q for q in results["cases"] if q["operation"] in OPERATIONS]
+    return grid, [q for q in results["cases"] if q["operation"] not in OPERATIONS]
+
+
 def speed(case, name="csoftmax"):
     """GB/s of input for large cases, microseconds for tiny calls."""
     seconds = float(np.median(case["seconds"][name]))
@@ -59,8 +71,9 @@ def describe(results):
 def compact_tables(results):
     """The README's tables: for each cell the speed, and the time of the best peer over ours."""
     lines = [describe(results)]
-    for dtype in ("float32", "float64"):
-        chosen = [q for q in results["cases"] if q["dtype"] == dtype]
+    grid, further = parts(results)
+    for cases, dtype in product((grid, further), ("float32", "float64")):
+        chosen = [q for q in cases if q["dtype"] == dtype]
         if not chosen:
             continue
         operations = list(dict.fromkeys(q["operation"] for q in chosen))
@@ -134,16 +147,17 @@ def geometric(values):
     return float(np.exp(np.mean(np.log(values))))
 
 
-def print_summary(results):
-    cells = [(q, *best_peer(q)) for q in results["cases"]]
+def print_means(cases, cells_of):
+    """Geometric means, and the cells that are lost."""
+    if not cases:
+        return
+    cells = [(q, *best_peer(q)) for q in cases]
     print(
-        f"\nGeometric mean over {len(cells)} cells: best peer {geometric([r for _, _, r in cells]):.2f}",
+        f"\nGeometric mean over {len(cells)} {cells_of}: best peer {geometric([r for _, _, r in cells]):.2f}",
         end="",
     )
     for peer in PEERS:
-        values = [
-            float(np.median(ratios(q, peer))) for q in results["cases"] if peer in q["seconds"]
-        ]
+        values = [float(np.median(ratios(q, peer))) for q in cases if peer in q["seconds"]]
         if values:
             print(f", {peer} {geometric(values):.2f}", end="")
     tiny = [r for q, _, r in cells if q["group"] == "tiny rows"]
@@ -155,20 +169,30 @@ def print_summary(results):
     losing = sorted(((r, q, name) for q, name, r in cells if r < 1), key=lambda t: t[0])
     print(f"\nCells behind the best peer: {len(losing)}")
     for r, q, name in losing:
-        print(f"  {r:.2f}  {q['operation']} {label(q)} {q['dtype']} ({name})")
+        print(f"  {r:.2f}  {title(q)} ({name})")
+
+
+def print_summary(results):
+    grid, further = parts(results)
+    print_means(grid, "cells")
+    print_means(further, "cells of smoothing, probability targets and log_prob")
+    print("Smoothed time over plain, 1.15 at most wanted:")
+    for q in further:
+        plain = ratios(q, "csoftmax plain")
+        if plain is not None:
+            print(f"  {np.median(1 / plain):.2f}  {title(q)}")
     print(
         "One thread's time over that of all, one long row; the last axis' speed over that of others:"
     )
-    for q in results["cases"]:
+    for q in grid:
         for other, low in (("csoftmax one thread", 0), ("csoftmax last axis", 1)):
             r = ratios(q, other)
             if r is not None:
                 middle = float(np.median(r))
-                text = f"  {1 / middle if low else middle:.2f}  {other[9:]}: {q['operation']} {label(q)} {q['dtype']}"
-                print(text)
+                print(f"  {1 / middle if low else middle:.2f}  {other[9:]}: {title(q)}")
     c = results["ceilings"]
     print("Distance to the memory's limit, cases of 32 MB and more:")
-    for q in results["cases"]:
+    for q in grid:
         if q["bytes"] >= 1 << 25 and q["group"] != "one long row":
             limit = (
                 c["stream"]
@@ -176,22 +200,25 @@ def print_summary(results):
                 else c["read"]
             )
             rate = q["bytes"] / float(np.median(q["seconds"]["csoftmax"])) / 1e9
-            print(f"  {100 * rate / limit:4.0f} %  {q['operation']} {label(q)} {q['dtype']}")
+            print(f"  {100 * rate / limit:4.0f} %  {title(q)}")
 
 
 def draw(results, folder):
-    """Heat maps of the ratios, and the distance to the ceiling, as SVG."""
+    """Heat maps of the ratios, and the distance to the ceiling, as SVG; of the grid alone."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
     from matplotlib.colors import TwoSlopeNorm
 
+    cases, _ = parts(results)
+    if not cases:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    peers = [p for p in PEERS if any(p in q["seconds"] for q in results["cases"])]
-    shapes = list(dict.fromkeys(label(q) for q in results["cases"]))
-    columns = list(dict.fromkeys((q["operation"], q["dtype"]) for q in results["cases"]))
-    columns.sort(key=lambda t: (t[1], [q["operation"] for q in results["cases"]].index(t[0])))
+    peers = [p for p in PEERS if any(p in q["seconds"] for q in cases)]
+    shapes = list(dict.fromkeys(label(q) for q in cases))
+    columns = list(dict.fromkeys((q["operation"], q["dtype"]) for q in cases))
+    columns.sort(key=lambda t: (t[1], OPERATIONS.index(t[0])))
     short = {
         "softmax": "softmax",
         "log_softmax": "log-softmax",
@@ -214,7 +241,7 @@ def draw(results, folder):
     norm = TwoSlopeNorm(0, -1, 4)
     for ax, peer in zip(axes.flat, peers, strict=False):
         grid = np.full((len(shapes), len(columns)), np.nan)
-        for q in results["cases"]:
+        for q in cases:
             r = ratios(q, peer)
             if r is not None:
                 grid[shapes.index(label(q)), columns.index((q["operation"], q["dtype"]))] = (
@@ -247,7 +274,7 @@ def draw(results, folder):
     )
     figure.savefig(folder / "ratios.svg")
 
-    large = [q for q in results["cases"] if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
+    large = [q for q in cases if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
     if not large:
         return
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained", sharey=True)

@@ -1,20 +1,32 @@
 """Softmax, log-softmax, log-sum-exp and cross-entropy over NumPy arrays: exact, parallel, and fast."""
 
+# First: it looks whether an OpenMP runtime was there before ours.
 from csoftmax._config import __version__, show_config
+
+# isort: split
+from csoftmax import functional, special
 from csoftmax._functions import (
     cross_entropy,
     cross_entropy_with_grad,
+    log_prob,
     log_softmax,
+    log_softmax_backward,
     logsumexp,
     softmax,
+    softmax_backward,
 )
 
 __all__ = [
     "__version__",
     "cross_entropy",
     "cross_entropy_with_grad",
+    "functional",
+    "log_prob",
     "log_softmax",
+    "log_softmax_backward",
     "logsumexp",
     "show_config",
     "softmax",
+    "softmax_backward",
+    "special",
 ]

@@ -10,21 +10,55 @@ def max_threads() -> int: ...
 def has_openmp() -> bool: ...
 def compiler() -> str: ...
 def probabilities(
-    x: NDArray[Any], axis: int, out: NDArray[Any], log: bool, n_threads: int
+    x: NDArray[Any], axis: int, out: NDArray[Any], log: bool, temperature: float, n_threads: int
 ) -> None: ...
-def logsumexp(x: NDArray[Any], axis: int, out: NDArray[Any], n_threads: int) -> None: ...
+def logsumexp(
+    x: NDArray[Any],
+    axis: int,
+    out: NDArray[Any],
+    temperature: float,
+    added: NDArray[Any] | None,
+    n_threads: int,
+) -> None: ...
+def log_prob(
+    logits: NDArray[Any],
+    axis: int,
+    index: NDArray[np.int64],
+    out: NDArray[Any],
+    temperature: float,
+    n_threads: int,
+) -> None: ...
+def backward(
+    grad: NDArray[Any],
+    result: NDArray[Any],
+    axis: int,
+    out: NDArray[Any],
+    log: bool,
+    n_threads: int,
+) -> None: ...
+def total_weight(
+    target: NDArray[np.int64] | None,
+    ignore_index: int | None,
+    weight: NDArray[np.float64] | None,
+    sample_weight: NDArray[np.float64] | None,
+) -> float: ...
+def enter_default_state() -> int: ...
+def leave_default_state(state: int) -> None: ...
 def scan_targets(
     target: NDArray[np.int64], n_classes: int, ignore_index: int | None
 ) -> tuple[int, int]: ...
 def plain_probabilities(
-    x: object, axis: object, out: object, log: bool, n_threads: object
+    x: object, axis: object, out: object, log: bool, temperature: object, n_threads: object
 ) -> Any: ...
-def plain_logsumexp(x: object, axis: object, n_threads: object) -> Any: ...
+def plain_logsumexp(x: object, axis: object, temperature: object, n_threads: object) -> Any: ...
 def plain_cross_entropy(
     logits: object,
     target: object,
     axis: object,
+    weight: object,
     ignore_index: object,
+    label_smoothing: object,
+    temperature: object,
     reduction: object,
     out: object,
     with_grad: bool,
@@ -40,4 +74,10 @@ def cross_entropy(
     grad: NDArray[Any] | None,
     divisor: float,
     n_threads: int,
+    probabilities: NDArray[Any] | None = None,
+    weight: NDArray[np.float64] | None = None,
+    sample_weight: NDArray[np.float64] | None = None,
+    grad_weight: NDArray[np.float64] | None = None,
+    label_smoothing: float = 0,
+    temperature: float = 1,
 ) -> None: ...

@@ -12,8 +12,8 @@ from libc.string cimport memset
 
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS,
-    WRITE, Kernels, Layout, Steps, Task,
+    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING,
+    PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Steps, Task, padded_chunk,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -36,8 +36,6 @@ cnp.import_array()
 cdef enum:
     TILE_ELEMENTS = 4096            # of a tile of rows: with its terms, half of the first-level cache
     COLUMN_ELEMENTS = 32768         # of a tile of columns with many classes: in the second level
-    READ_AS_LANES = 448             # bytes; rows so short are transposed: classes would not fill the lanes, and each
-    WRITTEN_AS_LANES = 384          # row has a sum to fold; fewer if the result must be transposed back
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
@@ -92,49 +90,60 @@ cdef inline bint has_adjacent_rows(const Layout *a, Py_ssize_t item) noexcept no
     return a.n_dims > 0 and a.strides[a.n_dims - 1] == item
 
 
+cdef inline bint is_backward(const Task *task) noexcept nogil:
+    return task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD
+
+
+cdef inline bint has_other(const Task *task) noexcept nogil:
+    return task.has_added or task.has_probabilities or is_backward(task)
+
+
+cdef inline void find_lanes(Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
+    """Whether rows or neighbouring rows, as many as there are of x, can be read or written as they lie."""
+    cdef bint aligned = is_aligned(a, item)
+    a.rows = aligned and a.n_dims <= 1 and a.class_stride == item
+    a.columns = (
+        aligned and has_adjacent_rows(a, item) and inner_size(a) == task.inner and a.class_stride != item)
+    a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0
+
+
 cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
     """Choose how tiles lie and how large they are. Nothing here changes a result."""
     cdef Py_ssize_t n = task.n_classes
     cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
+        and not is_backward(task)
     )
-    cdef bint x_aligned = is_aligned(&task.x, item)
-    cdef bint out_aligned = is_aligned(&task.out, item)
-    task.x_rows = x_aligned and task.x.n_dims <= 1 and task.x.class_stride == item
-    task.out_rows = out_aligned and task.out.class_stride == item and (
-        task.out.n_dims == 0 or task.out.n_dims == 1 and task.out.strides[0] == n * item
-    )
-    task.inner = task.n_rows
-    cdef Py_ssize_t short_row = READ_AS_LANES
-    if task.output == PROBABILITY or task.output == GRADIENT:
-        short_row = WRITTEN_AS_LANES
-    if as_columns or n * item <= short_row:
+    task.inner = inner_size(&task.x) if as_columns else task.n_rows
+    find_lanes(&task.x, task, item)
+    task.x.columns &= as_columns
+    if has_other(task):
+        find_lanes(&task.other, task, item)
+    if task.output != NOTHING:
+        find_lanes(&task.out, task, item)
+        task.out.rows &= task.out.n_dims == 0 or task.out.strides[0] == n * item
+    # Classes of short rows would not fill the lanes, and each row has a sum to fold: they are transposed.
+    if as_columns or n * item <= ALWAYS_LANES and not is_backward(task):
         task.orientation = COLUMNS
-        task.x_columns = as_columns and x_aligned
-        task.x_collides = task.x_columns and n > 64 and task.x.class_stride % 4096 == 0
-        if as_columns:
-            task.inner = inner_size(&task.x)
-        task.out_columns = (
-            out_aligned and has_adjacent_rows(&task.out, item) and inner_size(&task.out) == task.inner
-            and task.out.class_stride != item
-        )
         task.tile_rows = (TILE_ELEMENTS if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
             task.tile_rows = 16
-        if task.x_collides and task.tile_rows < COLLIDING_ROWS:
+        if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
             task.tile_rows = COLLIDING_ROWS
     else:
         task.orientation = ROWS
         task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
         if task.tile_rows < 1:
             task.tile_rows = 1
+        if is_backward(task) and not task.x.rows and task.tile_rows < LANES_WORTH:
+            task.tile_rows = LANES_WORTH    # gathered one after the other from the same cache lines
     if task.tile_rows > MAX_TILE_ROWS:
         task.tile_rows = MAX_TILE_ROWS
     task.tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
     task.n_chunks = (n + CHUNK - 1) // CHUNK
-    task.stream = (
-        task.output != NOTHING and (task.out_columns or task.out_rows) and task.n_rows * n * item >= STREAM_BYTES)
+    task.stream = task.output != NOTHING and not is_backward(task) and (task.out.columns or task.out.rows) and (
+        task.n_rows * n * item >= STREAM_BYTES)
 
 
 cdef enum:
@@ -270,6 +279,11 @@ cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile,
             kernels.fence()
 
 
+cdef inline bint has_masses(const Task *task) noexcept nogil:
+    """Whether a tile's masses, or what is added to its logits, need room."""
+    return task.mass != NULL or task.has_probabilities or task.has_added
+
+
 cdef int run(Task *task, int dtype, int n_threads) except -1:
     """Compute all tiles. dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay."""
     cdef Py_ssize_t item = 8 if dtype else 4
@@ -283,18 +297,18 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     plan(task, item)
     n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
-    split = task.n_chunks > 1 and (
+    split = task.n_chunks > 1 and not is_backward(task) and (
         n_threads > 1 and n_tiles < 2 * n_threads or task.tile_rows * task.n_classes > ELEMENTS_PER_SLICE)
     if not split and n_threads > n_tiles:
         n_threads = n_tiles
     width = task.tile_rows if task.tile_rows < task.inner else task.inner
     if task.orientation == COLUMNS:
         width = (width + 15) // 16 * 16
-    chunk_bytes = ((task.n_classes if task.n_chunks == 1 else CHUNK) + 15) // 16 * 16 * width * item
+    chunk_bytes = padded_chunk(task) * width * item
     if task.output == PROBABILITY or task.output == GRADIENT:
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)
-    task.scratch_bytes = chunk_bytes * (1 + (task.n_chunks if task.keep_terms else 1))
+    task.scratch_bytes = chunk_bytes * (1 + (task.n_chunks if task.keep_terms else 1) + (2 if has_masses(task) else 0))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
     size = task.board_bytes + task.scratch_bytes * n_threads if split else (
         (task.board_bytes + task.scratch_bytes) * n_threads)
@@ -314,6 +328,15 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     return 0
 
 
+def enter_default_state():
+    """Round to nearest and keep subnormals, as the kernels do; return what leave_default_state() restores."""
+    return fp_enter()
+
+
+def leave_default_state(state):
+    fp_leave(state)
+
+
 # ---- What _functions calls: arrays are float32 or float64 of native byte order, axis is not negative ----
 
 cdef int dtype_of(cnp.ndarray x) noexcept:
@@ -326,22 +349,30 @@ cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
     lay_out(&task.x, x, axis)
     task.n_classes = cnp.PyArray_DIM(x, axis)
     task.n_rows = size // task.n_classes if task.n_classes else 0
-    task.scale = 1
+    task.scale = task.temperature = task.kept = 1
 
 
-cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, int n_threads):
-    """Write softmax, or log_softmax if `log`, of x along axis to out, of x's shape and dtype."""
+cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double temperature, int n_threads):
+    """Write softmax, or log_softmax if `log`, of x / temperature along axis to out, of x's shape and dtype."""
     cdef Task task
     describe(&task, x, axis)
+    task.temperature = temperature
     lay_out(&task.out, out, axis)
     task.output = LOG_PROBABILITY if log else PROBABILITY
     run(&task, dtype_of(x), n_threads)
 
 
-cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, int n_threads):
-    """Write the logsumexp of each row to out, C-contiguous, of x's dtype; rows without classes are left alone."""
+cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cnp.ndarray added, int n_threads):
+    """Write the logsumexp of each row of (x + added) / temperature to out, C-contiguous, of x's dtype.
+
+    added is None or of x's shape and dtype; where it is -inf x does not count. Rows without classes are left alone.
+    """
     cdef Task task
     describe(&task, x, axis)
+    task.temperature = temperature
+    if added is not None:
+        lay_out(&task.other, added, axis)
+        task.has_added = True
     task.logsumexp = cnp.PyArray_DATA(out)
     run(&task, dtype_of(x), n_threads)
 
@@ -401,20 +432,97 @@ cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
     fp_leave(state)
 
 
+cdef double *doubles(cnp.ndarray values) noexcept:
+    return NULL if values is None else <double *>cnp.PyArray_DATA(values)
+
+
+def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cnp.ndarray sample_weight):
+    """Return the sum over the rows that are not ignored of the target's weight times the sample's.
+
+    target is int64, C-contiguous and scanned, or None for a weight of one; weights are float64 and C-contiguous.
+    """
+    cdef const int64_t *classes = NULL if target is None else <int64_t *>cnp.PyArray_DATA(target)
+    cdef const double *of_class = doubles(weight)
+    cdef const double *of_sample = doubles(sample_weight)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(sample_weight if target is None else target), first, i
+    cdef Py_ssize_t n_classes = 0 if weight is None else cnp.PyArray_SIZE(weight)
+    cdef bint has_ignore_index = ignore_index is not None
+    cdef int64_t ignored = ignore_index if has_ignore_index else 0
+    cdef double total = 0, block, one
+    cdef fp_state state = fp_enter()
+    with nogil:
+        for first in range(0, n, 1024):
+            block = 0
+            for i in range(first, first + 1024 if first + 1024 < n else n):
+                if classes != NULL and has_ignore_index and classes[i] == ignored:
+                    continue
+                one = 1 if of_sample == NULL else of_sample[i]
+                if of_class != NULL:    # scanned, but another thread may have changed it since
+                    one = one * of_class[classes[i]] if 0 <= classes[i] < n_classes else one
+                block += one
+            total += block
+    fp_leave(state)
+    return total
+
+
+cdef cnp.ndarray masses_of_classes(double smooth, cnp.ndarray weight, Py_ssize_t n_classes, int dtype):
+    """(n_classes,), of dtype: smooth * weight."""
+    cdef cnp.npy_intp size = n_classes
+    cdef cnp.ndarray masses = cnp.PyArray_EMPTY(1, &size, cnp.NPY_DOUBLE, 0)
+    cdef double *to = doubles(masses)
+    cdef const double *weights = doubles(weight)
+    cdef Py_ssize_t j
+    for j in range(n_classes):
+        to[j] = smooth if weights == NULL else smooth * weights[j]
+    return masses if dtype == cnp.NPY_DOUBLE else cnp.PyArray_Cast(masses, dtype)
+
+
+cdef cnp.ndarray sums_of_chunks(cnp.ndarray masses):
+    """(n_chunks,), in double, with what rounding takes: many equal masses would lose the same each time."""
+    cdef cnp.ndarray exact = cnp.PyArray_Cast(masses, cnp.NPY_DOUBLE)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(masses), chunk, j
+    cdef cnp.npy_intp n_chunks = (n + CHUNK - 1) // CHUNK
+    cdef cnp.ndarray sums = cnp.PyArray_ZEROS(1, &n_chunks, cnp.NPY_DOUBLE, 0)
+    cdef double *to = doubles(sums)
+    cdef const double *p = doubles(exact)
+    cdef double sum, back, carry
+    for chunk in range(n_chunks):
+        carry = 0
+        for j in range(chunk * CHUNK, n if n < (chunk + 1) * CHUNK else (chunk + 1) * CHUNK):
+            sum = to[chunk] + p[j]
+            back = sum - to[chunk]
+            carry += (to[chunk] - (sum - back)) + (p[j] - back)
+            to[chunk] = sum
+        to[chunk] += carry
+    return sums
+
+
 @cython.cdivision(True)
 cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
-                    cnp.ndarray grad, double divisor, int n_threads):
+                    cnp.ndarray grad, double divisor, int n_threads, cnp.ndarray probabilities=None,
+                    cnp.ndarray weight=None, cnp.ndarray sample_weight=None, cnp.ndarray grad_weight=None,
+                    double label_smoothing=0, double temperature=1):
     """Write each row's loss to loss, of the logits' dtype or float64, and its gradient over divisor to grad or None.
 
-    target is int64, C-contiguous, and scanned; loss is C-contiguous.
+    target is int64, C-contiguous, and scanned, or None with probabilities of the logits' shape and dtype; loss is
+    C-contiguous, the weights float64 and C-contiguous.
     """
     cdef Task task
     cdef fp_state state
+    cdef cnp.ndarray masses, chunk_mass
     describe(&task, logits, axis)
-    task.target = <const int64_t *>cnp.PyArray_DATA(target)
-    if ignore_index is not None:
-        task.has_ignore_index = True
-        task.ignore_index = ignore_index
+    if probabilities is not None:
+        lay_out(&task.other, probabilities, axis)
+        task.has_probabilities = True
+    else:
+        task.target = <const int64_t *>cnp.PyArray_DATA(target)
+        if ignore_index is not None:
+            task.has_ignore_index = True
+            task.ignore_index = ignore_index
+    task.weight = doubles(weight)
+    task.sample_weight = doubles(sample_weight)
+    task.grad_weight = doubles(grad_weight)
+    task.temperature = temperature
     if cnp.PyArray_TYPE(loss) == cnp.NPY_DOUBLE:
         task.loss_f64 = <double *>cnp.PyArray_DATA(loss)
     else:
@@ -422,10 +530,47 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
     if grad is not None:
         lay_out(&task.out, grad, axis)
         task.output = GRADIENT
-        state = fp_enter()
-        task.scale = 1 / divisor
-        fp_leave(state)
+    state = fp_enter()
+    task.scale = 1 / (divisor * (temperature if dtype_of(logits) else <double><float>temperature))
+    if label_smoothing != 0 and task.n_classes:
+        task.kept = 1 - label_smoothing
+        task.smooth = label_smoothing / task.n_classes
+    if probabilities is not None and weight is not None:
+        masses = masses_of_classes(1, weight, task.n_classes, cnp.PyArray_TYPE(logits))
+        task.mass = cnp.PyArray_DATA(masses)
+    elif probabilities is None and task.smooth != 0:
+        masses = masses_of_classes(task.smooth, weight, task.n_classes, cnp.PyArray_TYPE(logits))
+        chunk_mass = sums_of_chunks(masses)
+        task.mass = cnp.PyArray_DATA(masses)
+        task.chunk_mass = doubles(chunk_mass)
+    fp_leave(state)
     run(&task, dtype_of(logits), n_threads)
+
+
+def log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):
+    """Write log_softmax of logits / temperature at index to out.
+
+    index is int64, C-contiguous and scanned, as many numbers for each row; out likewise, of the logits' dtype.
+    """
+    cdef Task task
+    describe(&task, logits, axis)
+    if task.n_rows == 0:
+        return
+    task.temperature = temperature
+    task.index = <const int64_t *>cnp.PyArray_DATA(index)
+    task.n_indices = cnp.PyArray_SIZE(index) // task.n_rows
+    task.picked = cnp.PyArray_DATA(out)
+    run(&task, dtype_of(logits), n_threads)
+
+
+def backward(cnp.ndarray grad, cnp.ndarray result, int axis, cnp.ndarray out, bint log, int n_threads):
+    """Write the gradient with respect to the logits to out; all arrays are of one shape and dtype."""
+    cdef Task task
+    describe(&task, result, axis)
+    lay_out(&task.other, grad, axis)
+    lay_out(&task.out, out, axis)
+    task.output = LOG_SOFTMAX_BACKWARD if log else SOFTMAX_BACKWARD
+    run(&task, dtype_of(result), n_threads)
 
 
 # ---- The same for arguments that need no conversion: anything else returns None, and the long way is taken ----
@@ -455,11 +600,16 @@ cdef int plain_threads(object n_threads) except -2:
     return n_threads
 
 
+cdef bint lie_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two C-contiguous arrays share no memory."""
+    cdef Py_ssize_t distance = <char *>cnp.PyArray_DATA(a) - <char *>cnp.PyArray_DATA(b)
+    return distance >= cnp.PyArray_NBYTES(b) or -distance >= cnp.PyArray_NBYTES(a)
+
+
 cdef bint fits(cnp.ndarray x, object out) noexcept:
     """Whether out is x itself, or as C-contiguous as x and elsewhere."""
     cdef cnp.ndarray a
     cdef int d
-    cdef Py_ssize_t distance
     if type(out) is not cnp.ndarray:
         return False
     a = out
@@ -469,13 +619,16 @@ cdef bint fits(cnp.ndarray x, object out) noexcept:
     for d in range(cnp.PyArray_NDIM(x)):
         if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(x, d):
             return False
-    distance = <char *>cnp.PyArray_DATA(a) - <char *>cnp.PyArray_DATA(x)
-    return distance == 0 or distance >= cnp.PyArray_NBYTES(x) or -distance >= cnp.PyArray_NBYTES(x)
+    return cnp.PyArray_DATA(a) == cnp.PyArray_DATA(x) or lie_apart(a, x)
 
 
-def plain_probabilities(object x, object axis, object out, bint log, object n_threads):
+cdef bint is_one(object temperature) noexcept:
+    return type(temperature) is float and <double>temperature == 1
+
+
+def plain_probabilities(object x, object axis, object out, bint log, object temperature, object n_threads):
     cdef int number, threads = plain_threads(n_threads)
-    if threads < 0 or not is_plain(x):
+    if threads < 0 or not is_one(temperature) or not is_plain(x):
         return None
     number = plain_axis(axis, cnp.PyArray_NDIM(<cnp.ndarray>x))
     if number < 0:
@@ -484,7 +637,7 @@ def plain_probabilities(object x, object axis, object out, bint log, object n_th
         out = PyArray_NewLikeArray(<cnp.ndarray>x, cnp.NPY_KEEPORDER, NULL, 0)
     elif not fits(x, out):
         return None
-    probabilities(x, number, out, log, threads)
+    probabilities(x, number, out, log, 1, threads)
     return out
 
 
@@ -499,27 +652,29 @@ cdef cnp.ndarray rows_like(cnp.ndarray x, int axis, int dtype):
     return cnp.PyArray_EMPTY(n, shape, dtype, 0)
 
 
-def plain_logsumexp(object x, object axis, object n_threads):
+def plain_logsumexp(object x, object axis, object temperature, object n_threads):
     cdef int number, threads = plain_threads(n_threads)
     cdef cnp.ndarray out
-    if threads < 0 or not is_plain(x):
+    if threads < 0 or not is_one(temperature) or not is_plain(x):
         return None
     number = plain_axis(axis, cnp.PyArray_NDIM(<cnp.ndarray>x))
     if number < 0:
         return None
     out = rows_like(x, number, cnp.PyArray_TYPE(<cnp.ndarray>x))
-    logsumexp(x, number, out, threads)
+    logsumexp(x, number, out, 1, None, threads)
     return out[()] if cnp.PyArray_NDIM(out) == 0 else out
 
 
-def plain_cross_entropy(object logits, object target, object axis, object ignore_index, object reduction, object out,
-                        bint with_grad, object n_threads):
+def plain_cross_entropy(object logits, object target, object axis, object weight, object ignore_index,
+                        object label_smoothing, object temperature, object reduction, object out, bint with_grad,
+                        object n_threads):
     """Loss and gradient, or None if an argument needs a closer look or a target is no class."""
     cdef int number, d, n = 0, threads = plain_threads(n_threads)
     cdef cnp.ndarray x, y, loss, total
     cdef object grad = None
     cdef Py_ssize_t bad, n_ignored
-    if (threads < 0 or not is_plain(logits) or type(target) is not cnp.ndarray
+    if (threads < 0 or not is_plain(logits) or type(target) is not cnp.ndarray or not is_one(temperature)
+            or type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0
             or type(ignore_index) is not int):
         return None
     x, y = logits, target
@@ -533,19 +688,27 @@ def plain_cross_entropy(object logits, object target, object axis, object ignore
             if cnp.PyArray_DIM(y, n) != cnp.PyArray_DIM(x, d):
                 return None
             n += 1
+    if weight is not None:
+        if (not is_plain(weight) or cnp.PyArray_NDIM(weight) != 1 or not cnp.PyArray_ISCARRAY_RO(weight)
+                or cnp.PyArray_DIM(weight, 0) != cnp.PyArray_DIM(x, number)):
+            return None
+        weight = cnp.PyArray_Cast(weight, cnp.NPY_DOUBLE)
     bad, n_ignored = scan_targets(y, cnp.PyArray_DIM(x, number), ignore_index)
     if bad >= 0:
         return None
     if with_grad:
         if out is None:
             grad = PyArray_NewLikeArray(x, cnp.NPY_KEEPORDER, NULL, 0)
-        elif fits(x, out):
+        elif fits(x, out) and lie_apart(out, y):
             grad = out
         else:
             return None
     loss = rows_like(x, number, cnp.PyArray_TYPE(x) if reduction == "none" else cnp.NPY_DOUBLE)
-    divisor = cnp.PyArray_SIZE(y) - n_ignored if reduction == "mean" else 1
-    cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, threads)
+    divisor = 1
+    if reduction == "mean":
+        divisor = cnp.PyArray_SIZE(y) - n_ignored if weight is None else total_weight(y, ignore_index, weight, None)
+    cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, threads, None, weight, None, None,
+                  label_smoothing, 1)
     if reduction == "none":
         return loss[()] if cnp.PyArray_NDIM(loss) == 0 else loss, grad
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)

@@ -1,11 +1,29 @@
 """The public functions: check, allocate, call. All user documentation lives here."""
 
+import functools
+import math
+
 import numpy as np
 
 from csoftmax import _batch, _checks
 
 
-def softmax(x, axis=-1, *, out=None, n_threads=None):
+def _in_default_state(function):
+    """Let NumPy's conversions and sums round as the kernels do and raise no warning, whatever the caller's state."""
+
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        state = _batch.enter_default_state()
+        try:
+            with np.errstate(all="ignore"):
+                return function(*arguments, **options)
+        finally:
+            _batch.leave_default_state(state)
+
+    return call
+
+
+def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     r"""Probabilities proportional to the exponentials of `x`, along an axis.
 
     .. math:: p_j = \frac{\exp(x_j)}{\sum_k \exp(x_k)}
@@ -17,6 +35,8 @@ def softmax(x, axis=-1, *, out=None, n_threads=None):
         float32. Any strides; C-contiguous arrays are never copied, whichever the axis.
     axis : int, default -1
         The axis along which the result sums to one.
+    temperature : float, default 1
+        The logits are divided by it, in their dtype, as they are read.
     out : ndarray, optional
         Where to write the result: exact shape and dtype. It may be `x` itself.
     n_threads : int, optional
@@ -32,7 +52,7 @@ def softmax(x, axis=-1, *, out=None, n_threads=None):
     TypeError
         If the dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
     ValueError
-        If `axis`, `n_threads` or `out`'s shape do not fit.
+        If `axis`, `temperature`, `n_threads` or `out`'s shape do not fit.
 
     Notes
     -----
@@ -52,12 +72,14 @@ def softmax(x, axis=-1, *, out=None, n_threads=None):
     array([[5.0000000e-01, 5.0000000e-01],
            [1.0000000e+00, 1.8048513e-35]], dtype=float32)
     """
-    if (result := _batch.plain_probabilities(x, axis, out, False, n_threads)) is not None:
+    if (
+        result := _batch.plain_probabilities(x, axis, out, False, temperature, n_threads)
+    ) is not None:
         return result
-    return _elementwise(x, axis, out, n_threads, False, "softmax")
+    return _elementwise(x, axis, out, temperature, n_threads, False, "softmax")
 
 
-def log_softmax(x, axis=-1, *, out=None, n_threads=None):
+def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     r"""Logarithm of the softmax of `x`, along an axis.
 
     .. math:: \log p_j = (x_j - m) - \log\Bigl(1 + \sum_{k \ne \operatorname{argmax}} \exp(x_k - m)\Bigr),
@@ -70,6 +92,8 @@ def log_softmax(x, axis=-1, *, out=None, n_threads=None):
         float32. Any strides; C-contiguous arrays are never copied, whichever the axis.
     axis : int, default -1
         The axis along which the exponentials of the result sum to one.
+    temperature : float, default 1
+        The logits are divided by it, in their dtype, as they are read.
     out : ndarray, optional
         Where to write the result: exact shape and dtype. It may be `x` itself.
     n_threads : int, optional
@@ -85,7 +109,7 @@ def log_softmax(x, axis=-1, *, out=None, n_threads=None):
     TypeError
         If the dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
     ValueError
-        If `axis`, `n_threads` or `out`'s shape do not fit.
+        If `axis`, `temperature`, `n_threads` or `out`'s shape do not fit.
 
     Notes
     -----
@@ -105,12 +129,14 @@ def log_softmax(x, axis=-1, *, out=None, n_threads=None):
     >>> csoftmax.log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    if (result := _batch.plain_probabilities(x, axis, out, True, n_threads)) is not None:
+    if (
+        result := _batch.plain_probabilities(x, axis, out, True, temperature, n_threads)
+    ) is not None:
         return result
-    return _elementwise(x, axis, out, n_threads, True, "log_softmax")
+    return _elementwise(x, axis, out, temperature, n_threads, True, "log_softmax")
 
 
-def logsumexp(x, axis=-1, *, keepdims=False, out=None, n_threads=None):
+def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_threads=None):
     r"""Logarithm of the sum of the exponentials of `x`, along an axis.
 
     .. math:: \log \sum_k \exp(x_k)
@@ -123,6 +149,8 @@ def logsumexp(x, axis=-1, *, keepdims=False, out=None, n_threads=None):
         The axis to reduce.
     keepdims : bool, default False
         Keep the reduced axis, with size one.
+    temperature : float, default 1
+        The logits are divided by it, in their dtype, as they are read.
     out : ndarray, optional
         Where to write the result: exact shape and dtype.
     n_threads : int, optional
@@ -138,7 +166,7 @@ def logsumexp(x, axis=-1, *, keepdims=False, out=None, n_threads=None):
     TypeError
         If the dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
     ValueError
-        If `axis`, `n_threads` or `out`'s shape do not fit.
+        If `axis`, `temperature`, `n_threads` or `out`'s shape do not fit.
 
     Notes
     -----
@@ -159,46 +187,62 @@ def logsumexp(x, axis=-1, *, keepdims=False, out=None, n_threads=None):
     np.float64(4.248354255291589e-18)
     """
     if out is None and not keepdims:
-        if (result := _batch.plain_logsumexp(x, axis, n_threads)) is not None:
+        if (result := _batch.plain_logsumexp(x, axis, temperature, n_threads)) is not None:
             return result
-    x, _ = _checks.floating_array(x, "logsumexp")
-    axis = _checks.axis_number(axis, x.ndim, "logsumexp")
-    n_threads = _checks.thread_count(n_threads, "logsumexp")
-    shape = x.shape[:axis] + (1,) * bool(keepdims and x.ndim) + x.shape[axis + 1 :]
-    if out is not None:
-        _checks.output_array(out, shape, x.dtype, "logsumexp")
-    result = np.empty(shape, x.dtype) if x.size else np.full(shape, -np.inf, x.dtype)
-    _batch.logsumexp(x.reshape(1) if x.ndim == 0 else x, axis, result, n_threads)
-    if out is None:
-        return result[()]
-    out[...] = result
-    return out
+    return _logsumexp(x, axis, keepdims, temperature, out, n_threads)
 
 
-def cross_entropy(logits, target, *, axis=-1, ignore_index=-100, reduction="mean", n_threads=None):
-    r"""Cross-entropy of the softmax of `logits` with class indices: minus the target's log-probability.
+def cross_entropy(
+    logits,
+    target,
+    *,
+    axis=-1,
+    weight=None,
+    sample_weight=None,
+    ignore_index=-100,
+    label_smoothing=0.0,
+    temperature=1.0,
+    reduction="mean",
+    n_threads=None,
+):
+    r"""Cross-entropy of the softmax of `logits` with class indices or class probabilities.
 
-    .. math:: \ell_n = -\log \operatorname{softmax}(\text{logits}_n)_{y_n}
+    .. math:: \ell_n = -s_n \sum_c a_{nc} \log \operatorname{softmax}(\text{logits}_n / T)_c
+
+    With weights :math:`w` of the classes and label smoothing :math:`\varepsilon`, the masses are
+    :math:`a_{nc} = w_c ((1 - \varepsilon) [c = y_n] + \varepsilon / C)` for class indices :math:`y`, and
+    :math:`a_{nc} = w_c ((1 - \varepsilon) q_{nc} + \varepsilon / C)` for probabilities :math:`q`.
 
     Parameters
     ----------
     logits : array_like, at least one dimension
         Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed
         as they are; integers and bool in float64; float16 in float32.
-    target : array_like of integers, `logits`' shape without `axis`
-        Class indices, 0 to C - 1, of any integer dtype.
+    target : array_like
+        Integers of `logits`' shape without `axis`: class indices, 0 to C - 1, of any integer dtype. Or
+        floats of `logits`' shape: class probabilities, taken in the dtype of the computation.
     axis : int, default -1
         The axis of the classes.
+    weight : array_like of shape (C,), optional
+        Weights of the classes.
+    sample_weight : array_like of `logits`' shape without `axis`, optional
+        Weights of the rows.
     ignore_index : int or None, default -100
-        Rows with this target do not count: their loss is 0. It may be any integer.
+        Rows with this target do not count: their loss is 0. It may be any integer. Probability targets
+        take no notice of it.
+    label_smoothing : float from 0 to 1, default 0
+        The part of the target that is spread evenly over all classes.
+    temperature : float, default 1
+        The logits are divided by it, in their dtype, as they are read.
     reduction : {"mean", "sum", "none"}
-        What becomes of the rows' losses. "mean" divides by the number of rows that count.
+        What becomes of the rows' losses. "mean" divides by the sum of the weights of the rows that
+        count: of targets and samples for class indices, of samples for probabilities.
     n_threads : int, optional
         Number of threads; by default as many as pay. The result is the same, bit for bit.
 
     Returns
     -------
-    scalar, or ndarray of `target`'s shape for "none"
+    scalar, or ndarray of the rows' shape for "none"
         In nats; float32 for float32 and float16 logits, else float64. "mean" and "sum" accumulate in
         float64. The mean of no rows is NaN, their sum 0.
 
@@ -209,13 +253,14 @@ def cross_entropy(logits, target, *, axis=-1, ignore_index=-100, reduction="mean
     TypeError
         If a dtype is not one of the above; bool is no class index.
     ValueError
-        If shapes, `axis`, `reduction` or `n_threads` do not fit.
+        If shapes, `axis`, `label_smoothing`, `temperature`, `reduction` or `n_threads` do not fit.
 
     Notes
     -----
-    Small losses keep their digits: each is within the bound of `log_softmax`. Nothing of the logits'
-    size is written. A row that holds NaN or +inf, or nothing but -inf, has the loss NaN, unless it is
-    ignored.
+    Small losses keep their digits: each is within the bound of `log_softmax`; class weights add half a
+    unit. Nothing of the logits' size is written. A class without mass adds nothing, also if it is
+    infinitely improbable. A row that holds NaN or +inf, or nothing but -inf, has the loss NaN, unless it
+    is ignored.
 
     References
     ----------
@@ -229,44 +274,74 @@ def cross_entropy(logits, target, *, axis=-1, ignore_index=-100, reduction="mean
     np.float32(2.0611537e-09)
     >>> csoftmax.cross_entropy([[2.0, 1.0], [0.0, 3.0]], [0, -100], reduction="none")
     array([0.31326169, 0.        ])
+    >>> csoftmax.cross_entropy(np.float32([[2, 1]]), [[0.25, 0.75]], label_smoothing=0.1)
+    np.float32(1.0382617)
     """
     loss, _ = _cross_entropy(
-        logits, target, axis, ignore_index, reduction, n_threads, None, False, "cross_entropy"
+        logits,
+        target,
+        axis,
+        weight,
+        sample_weight,
+        ignore_index,
+        label_smoothing,
+        temperature,
+        reduction,
+        None,
+        None,
+        n_threads,
+        False,
+        "cross_entropy",
     )
     return loss
 
 
 def cross_entropy_with_grad(
-    logits, target, *, axis=-1, ignore_index=-100, reduction="mean", out=None, n_threads=None
+    logits,
+    target,
+    *,
+    axis=-1,
+    weight=None,
+    sample_weight=None,
+    ignore_index=-100,
+    label_smoothing=0.0,
+    temperature=1.0,
+    reduction="mean",
+    grad_output=None,
+    out=None,
+    n_threads=None,
 ):
     r"""Cross-entropy and its gradient with respect to the logits, in one pass.
 
-    .. math:: \frac{\partial \ell}{\partial x_{nc}} = \frac{p_{nc} - [c = y_n]}{D}
+    .. math:: \frac{\partial \ell}{\partial x_{nc}} = \frac{s_n}{T D} \Bigl(p_{nc} \sum_k a_{nk} - a_{nc}\Bigr)
 
     Parameters
     ----------
-    logits, target, axis, ignore_index, reduction, n_threads
+    logits, target, axis, weight, sample_weight, ignore_index, label_smoothing, temperature, reduction, n_threads
         As in `cross_entropy`.
+    grad_output : float, or array_like of the rows' shape for "none", optional
+        What the gradient is multiplied by: that of a further loss with respect to this one.
     out : ndarray, optional
         Where to write the gradient: exact shape and dtype. It may be `logits` itself.
 
     Returns
     -------
-    loss : scalar, or ndarray of `target`'s shape for "none"
+    loss : scalar, or ndarray of the rows' shape for "none"
         As in `cross_entropy`.
     grad : ndarray of `logits`' shape and dtype
-        The gradient of the loss; for "none" that of the sum. D is the number of rows that count for
-        "mean", else 1. Ignored rows have a gradient of exactly 0, whatever their logits.
+        The gradient of the loss; for "none" that of the sum of losses times `grad_output`. D is what
+        "mean" divides by, else 1. Ignored rows have a gradient of exactly 0, whatever their logits.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As in `cross_entropy`, and if `out` does not fit; before anything is written.
+        As in `cross_entropy`, and if `grad_output` or `out` do not fit; before anything is written.
 
     Notes
     -----
     The target's entry is minus the sum of the other probabilities, not p - 1: it keeps its digits
-    where p is close to one. Each entry is within 3 units in the last place (float64: 4).
+    where p is close to one. Each entry is within 3 units in the last place (float64: 4), one more with
+    weights; with label smoothing or probability targets, of the larger of its two parts.
 
     References
     ----------
@@ -286,35 +361,333 @@ def cross_entropy_with_grad(
         logits,
         target,
         axis,
+        weight,
+        sample_weight,
         ignore_index,
+        label_smoothing,
+        temperature,
         reduction,
-        n_threads,
+        grad_output,
         out,
+        n_threads,
         True,
         "cross_entropy_with_grad",
     )
 
 
-def _elementwise(x, axis, out, n_threads, log, function):
+@_in_default_state
+def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
+    r"""Entries of the log-softmax of `logits`, which is not built: one or several for each row.
+
+    .. math:: \log \operatorname{softmax}(\text{logits}_n / T)_{i_n}
+
+    Parameters
+    ----------
+    logits : array_like, at least one dimension
+        Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed
+        as they are; integers and bool in float64; float16 in float32.
+    index : array_like of integers
+        Class indices, 0 to C - 1: of `logits`' shape without `axis`, or with a further last axis of K
+        indices for each row.
+    axis : int, default -1
+        The axis of the classes.
+    temperature : float, default 1
+        The logits are divided by it, in their dtype, as they are read.
+    n_threads : int, optional
+        Number of threads; by default as many as pay. The result is the same, bit for bit.
+
+    Returns
+    -------
+    ndarray of `index`' shape, or scalar
+        In nats; float32 for float32 and float16 logits, else float64.
+
+    Raises
+    ------
+    IndexError
+        If an index is no class. Negative ones do not count from the end.
+    TypeError
+        If a dtype is not one of the above; bool is no class index.
+    ValueError
+        If shapes, `axis`, `temperature` or `n_threads` do not fit.
+
+    Notes
+    -----
+    Each result is what `log_softmax` gives, bit for bit.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> csoftmax.log_prob([[20.0, 0.0], [1.0, 3.0]], [0, 1])
+    array([-2.06115362e-09, -1.26928011e-01])
+    >>> csoftmax.log_prob([1.0, 3.0], [1, 0, 1])
+    array([-0.12692801, -2.12692801, -0.12692801])
+    """
+    logits, _ = _checks.floating_array(logits, "log_prob", "logits")
+    temperature = _checks.positive_number(temperature, logits.dtype, "log_prob")
+    axis = _checks.axis_number(axis, logits.ndim, "log_prob")
+    n_threads = _checks.thread_count(n_threads, "log_prob")
+    _checks.some_classes(logits, "log_prob")
+    given = _checks.index_array(index, logits.shape, axis, "log_prob")
+    index, _, _ = _scanned(given, logits.shape[axis], None, "log_prob", "index")
+    result = np.empty(index.shape, logits.dtype)
+    if index.size:
+        _batch.log_prob(logits, axis, index, result, temperature, n_threads)
+    return result[()]
+
+
+def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
+    r"""Gradient with respect to the logits from that with respect to their softmax.
+
+    .. math:: \frac{\partial L}{\partial x_j} = y_j \Bigl(g_j - \sum_k y_k g_k\Bigr)
+
+    Parameters
+    ----------
+    grad : array_like
+        The gradient with respect to the softmax. float32 and float64 are computed as they are, two
+        dtypes in the wider one; integers and bool in float64; float16 in float32.
+    output : array_like of `grad`'s shape
+        The softmax itself.
+    axis : int, default -1
+        The axis of the classes.
+    out : ndarray, optional
+        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself.
+    n_threads : int, optional
+        Number of threads; by default as many as pay. The result is the same, bit for bit.
+
+    Returns
+    -------
+    ndarray of `grad`'s shape
+        In the dtype of the computation, float16 if both are. A scalar for a scalar.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+    ValueError
+        If the shapes differ, or if `axis`, `n_threads` or `out`'s shape do not fit.
+
+    Notes
+    -----
+    Sums run over y (g - g_k), k being the largest class: where y_k is almost one, the usual formula
+    leaves no digit of the result at k. The sum is accumulated in double.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> y = csoftmax.softmax([40.0, 0.0])
+    >>> csoftmax.softmax_backward([1.0, 0.5], y)
+    array([ 2.12417713e-18, -2.12417713e-18])
+    """
+    return _backward(grad, output, axis, out, n_threads, False, "softmax_backward")
+
+
+def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
+    r"""Gradient with respect to the logits from that with respect to their log-softmax.
+
+    .. math:: \frac{\partial L}{\partial x_j} = g_j - \exp(\log p_j) \sum_k g_k
+
+    Parameters
+    ----------
+    grad : array_like
+        The gradient with respect to the log-softmax. float32 and float64 are computed as they are, two
+        dtypes in the wider one; integers and bool in float64; float16 in float32.
+    output : array_like of `grad`'s shape
+        The log-softmax itself; what is above 0 by rounding counts as 0.
+    axis : int, default -1
+        The axis of the classes.
+    out : ndarray, optional
+        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself.
+    n_threads : int, optional
+        Number of threads; by default as many as pay. The result is the same, bit for bit.
+
+    Returns
+    -------
+    ndarray of `grad`'s shape
+        In the dtype of the computation, float16 if both are. A scalar for a scalar.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+    ValueError
+        If the shapes differ, or if `axis`, `n_threads` or `out`'s shape do not fit.
+
+    Notes
+    -----
+    At the largest class k it is -g_k expm1(log p_k) - exp(log p_k) times the sum of the others' gradients,
+    which keeps its digits where p_k is almost one. The sum is accumulated in double.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> log_p = csoftmax.log_softmax([40.0, 0.0])
+    >>> csoftmax.log_softmax_backward([1.0, 0.0], log_p)
+    array([ 4.24835426e-18, -4.24835426e-18])
+    """
+    return _backward(grad, output, axis, out, n_threads, True, "log_softmax_backward")
+
+
+@_in_default_state
+def weighted_logsumexp(a, b, axis, keepdims, return_sign, function="logsumexp"):
+    """Return log(abs(sum of b exp(a))) along an axis, and its sign: the arithmetic of special.logsumexp.
+
+    `a` and `b` (None for ones) are real and broadcast against each other. Weights enter as added logarithms,
+    so that nothing overflows. Without `return_sign` a negative sum gives NaN.
+    """
+    a, _ = _checks.floating_array(a, function, "a")
+    if b is None:
+        b = np.ones((), a.dtype)
+    b, _ = _checks.floating_array(b, function, "b")
+    kind = np.result_type(a, b)
+    a, b = np.broadcast_arrays(a.astype(kind, copy=False), b.astype(kind, copy=False))
+    axis = _checks.axis_number(axis, a.ndim, function)
+    if (b < 0).any():
+        value, sign = _signed_logsumexp(a, b, axis)
+        value = value if return_sign else np.where(sign < 0, np.nan, value).astype(kind)
+    else:
+        logarithm = np.log(b)
+        value = np.full(a.shape[:axis] + a.shape[axis + 1 :], -np.inf, kind)
+        _batch.logsumexp(_as_row(a), axis, value, 1.0, _as_row(logarithm), 0)
+        sign = np.where(np.isnan(value), value, value > -np.inf).astype(kind)
+    if keepdims and a.ndim:
+        value, sign = np.expand_dims(value, axis), np.expand_dims(sign, axis)
+    return (value[()], sign[()]) if return_sign else value[()]
+
+
+def _signed_logsumexp(a, b, axis):
+    """Return the logarithm of the absolute sum of b exp(a), and the sum's sign.
+
+    With the logits x = a + log(abs(b)), their softmax p, and what rounding took from x, the sum is exp(logsumexp(x))
+    times the positive weights' share of exp(lost) p less the negative ones'. Where one of these is small, their
+    difference is 1 + excess - twice that, which keeps the digits of a small result.
+    """
+    logarithm = np.log(np.abs(b))
+    x = np.where(b == 0, -np.inf, a + logarithm).astype(a.dtype)
+    back = x - a
+    lost = (a - (x - back)) + (logarithm - back)
+    lost = np.where(np.isfinite(lost), lost, 0).astype(np.float64)
+    p = softmax(x, axis).astype(np.float64)
+    share = p * np.exp(lost)
+    negative = np.where(b < 0, share, 0).sum(axis)
+    positive = np.where(b < 0, 0, share).sum(axis)
+    minority = np.minimum(negative, positive)
+    excess = (p * np.expm1(lost)).sum(axis)
+    correction = np.where(
+        (minority < 0.25) & (np.abs(excess) < 0.25),
+        np.log1p(excess - 2 * minority),
+        np.log(np.abs(positive - negative)),
+    )
+    value = logsumexp(x, axis) + correction
+    sign = np.sign(positive - negative)
+    # Infinite terms leave no softmax: their signs decide. No terms at all leave nothing.
+    most, least = ((x == np.inf) & (b > 0)).any(axis), ((x == np.inf) & (b < 0)).any(axis)
+    infinite = (most | least) & ~np.isnan(x).any(axis)
+    value = np.where(infinite, np.where(most & least, np.nan, np.inf), value)
+    sign = np.where(infinite, np.where(most & least, np.nan, np.where(most, 1, -1)), sign)
+    nothing = (x == -np.inf).all(axis)
+    value, sign = np.where(nothing, -np.inf, value), np.where(nothing, 0, sign)
+    return value.astype(a.dtype), sign.astype(a.dtype)
+
+
+@_in_default_state
+def negative_log_likelihood(
+    log_p, target, axis, weight, ignore_index, reduction, function="nll_loss"
+):
+    """Return minus the weighted log-probabilities at the targets, reduced: the arithmetic of functional.nll_loss."""
+    log_p, _ = _checks.floating_array(log_p, function, "input")
+    axis = _checks.axis_number(axis, log_p.ndim, function)
+    _checks.reduction_name(reduction, function)
+    ignore_index = _checks.ignore_number(ignore_index, function)
+    _checks.some_classes(log_p, function)
+    shape, n_classes = log_p.shape, log_p.shape[axis]
+    rows = shape[:axis] + shape[axis + 1 :]
+    given = _checks.index_targets(target, rows, shape, axis, function)
+    weight = _checks.weights(weight, "weight", "class", (n_classes,), shape, axis, function)
+    target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, function)
+    counts = np.ones(rows, bool) if ignore_index is None else target != ignore_index
+    index = np.where(counts, target, 0)
+    loss = np.zeros(rows, np.float64)
+    if n_classes:
+        np.negative(
+            np.take_along_axis(log_p, np.expand_dims(index, axis), axis).squeeze(axis),
+            out=loss,
+            where=counts,
+        )
+    divisor = float(target.size - n_ignored)
+    if weight is not None:
+        of_target = weight[index]
+        divisor = _batch.total_weight(target, ignore_index, weight, None)
+        loss = np.where(
+            of_target != 0,
+            np.multiply(loss, of_target, where=of_target != 0, out=np.zeros(rows)),
+            0,
+        )
+    loss = np.asarray(loss + 0.0, order="C")  # never -0.0
+    if reduction == "none":
+        return loss.astype(log_p.dtype)[()]
+    result = np.empty((), log_p.dtype)
+    _batch.reduce_losses(loss, divisor if reduction == "mean" else 1.0, result)
+    return result[()]
+
+
+@_in_default_state
+def _elementwise(x, axis, out, temperature, n_threads, log, function):
     x, dtype = _checks.floating_array(x, function)
+    temperature = _checks.positive_number(temperature, x.dtype, function)
     axis = _checks.axis_number(axis, x.ndim, function)
     n_threads = _checks.thread_count(n_threads, function)
     if out is not None:
         _checks.output_array(out, x.shape, dtype, function)
-    result = _room_for(x, out)
-    if x.ndim == 0:
-        _batch.probabilities(x.reshape(1), 0, result.reshape(1), log, n_threads)
-    else:
-        _batch.probabilities(x, axis, result, log, n_threads)
+    result = _room_for(out, x)
+    _batch.probabilities(_as_row(x), axis, _as_row(result), log, temperature, n_threads)
     return _deliver(result, dtype, out)
 
 
-def _room_for(x, out):
-    """Return `out` if the kernels can write there while they read `x`, else a new array."""
+@_in_default_state
+def _logsumexp(x, axis, keepdims, temperature, out, n_threads):
+    x, _ = _checks.floating_array(x, "logsumexp")
+    temperature = _checks.positive_number(temperature, x.dtype, "logsumexp")
+    axis = _checks.axis_number(axis, x.ndim, "logsumexp")
+    n_threads = _checks.thread_count(n_threads, "logsumexp")
+    shape = x.shape[:axis] + (1,) * bool(keepdims and x.ndim) + x.shape[axis + 1 :]
+    if out is not None:
+        _checks.output_array(out, shape, x.dtype, "logsumexp")
+    result = np.empty(shape, x.dtype) if x.size else np.full(shape, -np.inf, x.dtype)
+    _batch.logsumexp(_as_row(x), axis, result, temperature, None, n_threads)
+    if out is None:
+        return result[()]
+    out[...] = result
+    return out
+
+
+def _as_row(x):
+    """Return a scalar as a row of one class."""
+    return x.reshape(1) if x.ndim == 0 else x
+
+
+def _room_for(out, x, *others):
+    """Return `out` if the kernels can write there while they read `x` and `others`, else a new array."""
     if out is None or out.dtype != x.dtype:
         return np.empty_like(x)
-    same = out.ctypes.data == x.ctypes.data and out.strides == x.strides
-    return out if same or not np.may_share_memory(x, out) else np.empty_like(x)
+    for given in (x, *others):
+        if given is None or not np.may_share_memory(given, out):
+            continue
+        same = given.ctypes.data == out.ctypes.data and given.strides == out.strides
+        if not (same and given.shape == out.shape and given.dtype == out.dtype):
+            return np.empty_like(x)
+    return out
 
 
 def _deliver(result, dtype, out):
@@ -322,44 +695,159 @@ def _deliver(result, dtype, out):
     if result is out:
         return out
     if result.dtype != dtype or out is not None:
-        with np.errstate(all="ignore"):  # a float16 may overflow or vanish
-            if out is None:
-                return result.astype(dtype)[()]
-            np.copyto(out, result, casting="same_kind")
+        if out is None:
+            return result.astype(dtype)[()]  # a float16 may overflow or vanish
+        np.copyto(out, result, casting="same_kind")
         return out
     return result[()]
 
 
+@_in_default_state
+def _backward(grad, output, axis, out, n_threads, log, function):
+    grad, dtype = _checks.floating_array(grad, function, "grad")
+    output, other_dtype = _checks.floating_array(output, function, "output")
+    dtype = np.result_type(dtype, other_dtype)
+    kind = np.result_type(grad, output)
+    grad, output = grad.astype(kind, copy=False), output.astype(kind, copy=False)
+    _checks.same_shapes(grad, output, function)
+    axis = _checks.axis_number(axis, grad.ndim, function)
+    n_threads = _checks.thread_count(n_threads, function)
+    if out is not None:
+        _checks.output_array(out, grad.shape, dtype, function)
+    result = _room_for(out, output, grad)
+    _batch.backward(_as_row(grad), _as_row(output), axis, _as_row(result), log, n_threads)
+    return _deliver(result, dtype, out)
+
+
+def _scanned(given, n_classes, ignore_index, function, name="target"):
+    """Return class indices as int64, all of them classes or ignored, what is ignored, and how many are."""
+    target, ignore_index = _checks.target_int64(given, n_classes, ignore_index, function, name)
+    bad, n_ignored = _batch.scan_targets(target, n_classes, ignore_index)
+    if bad >= 0:
+        raise _checks.bad_target(given, bad, n_classes, function, name)
+    return target, ignore_index, n_ignored
+
+
 def _cross_entropy(
-    logits, target, axis, ignore_index, reduction, n_threads, out, with_grad, function
+    logits,
+    target,
+    axis,
+    weight,
+    sample_weight,
+    ignore_index,
+    label_smoothing,
+    temperature,
+    reduction,
+    grad_output,
+    out,
+    n_threads,
+    with_grad,
+    function,
 ):
-    plain = _batch.plain_cross_entropy(
-        logits, target, axis, ignore_index, reduction, out, with_grad, n_threads
+    if sample_weight is None and grad_output is None:
+        plain = _batch.plain_cross_entropy(
+            logits,
+            target,
+            axis,
+            weight,
+            ignore_index,
+            label_smoothing,
+            temperature,
+            reduction,
+            out,
+            with_grad,
+            n_threads,
+        )
+        if plain is not None:
+            return plain
+    return _any_cross_entropy(
+        logits,
+        target,
+        axis,
+        weight,
+        sample_weight,
+        ignore_index,
+        label_smoothing,
+        temperature,
+        reduction,
+        grad_output,
+        out,
+        n_threads,
+        with_grad,
+        function,
     )
-    if plain is not None:
-        return plain
+
+
+@_in_default_state
+def _any_cross_entropy(
+    logits,
+    target,
+    axis,
+    weight,
+    sample_weight,
+    ignore_index,
+    label_smoothing,
+    temperature,
+    reduction,
+    grad_output,
+    out,
+    n_threads,
+    with_grad,
+    function,
+):
     logits, dtype = _checks.floating_array(logits, function, "logits")
     axis = _checks.axis_number(axis, logits.ndim, function)
     n_threads = _checks.thread_count(n_threads, function)
     _checks.reduction_name(reduction, function)
     ignore_index = _checks.ignore_number(ignore_index, function)
-    if logits.ndim == 0:
-        raise ValueError(
-            f"{function}() needs logits of at least one dimension, got a scalar: pass one logit for each class"
-        )
-    n_classes = logits.shape[axis]
-    given = _checks.target_array(target, logits.shape, axis, function)
+    temperature = _checks.positive_number(temperature, logits.dtype, function)
+    label_smoothing = _checks.fraction(label_smoothing, function)
+    _checks.some_classes(logits, function)
+    shape, n_classes = logits.shape, logits.shape[axis]
+    rows = shape[:axis] + shape[axis + 1 :]
+    given = _checks.target_array(target, shape, axis, function)
+    weight = _checks.weights(weight, "weight", "class", (n_classes,), shape, axis, function)
+    sample_weight = _checks.weights(
+        sample_weight, "sample_weight", "row", rows, shape, axis, function
+    )
+    grad_output = _checks.output_gradient(grad_output, reduction, rows, shape, axis, function)
     if out is not None:
-        _checks.output_array(out, logits.shape, dtype, function)
-    target, ignore_index = _checks.target_int64(given, n_classes, ignore_index, function)
-    bad, n_ignored = _batch.scan_targets(target, n_classes, ignore_index)
-    if bad >= 0:
-        raise _checks.bad_target(given, bad, n_classes, function)
+        _checks.output_array(out, shape, dtype, function)
+    probabilities, target, n_ignored = None, None, 0
+    if given.dtype.kind == "f":
+        probabilities = given.astype(logits.dtype, copy=False)
+    else:
+        target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, function)
 
-    grad = _room_for(logits, out) if with_grad else None
-    divisor = target.size - n_ignored if reduction == "mean" else 1
-    loss = np.zeros(target.shape, logits.dtype if reduction == "none" else np.float64)
-    _batch.cross_entropy(logits, axis, target, ignore_index, loss, grad, divisor or 1, n_threads)
+    divisor = 1.0
+    if reduction == "mean":
+        of_class = weight if probabilities is None else None
+        divisor = float(math.prod(rows) - n_ignored)
+        if of_class is not None or sample_weight is not None:
+            divisor = _batch.total_weight(target, ignore_index, of_class, sample_weight)
+    grad_weight = sample_weight
+    if grad_output is not None:
+        scales = grad_output if sample_weight is None else grad_output * sample_weight
+        grad_weight = np.ascontiguousarray(np.broadcast_to(scales, rows))
+    read = (probabilities, target, weight, sample_weight, grad_weight)
+    grad = _room_for(out, logits, *read) if with_grad else None
+    loss = np.zeros(rows, logits.dtype if reduction == "none" else np.float64)
+    _batch.cross_entropy(
+        logits,
+        axis,
+        target,
+        ignore_index,
+        loss,
+        grad,
+        divisor or 1.0,
+        n_threads,
+        probabilities,
+        weight,
+        sample_weight,
+        grad_weight,
+        label_smoothing,
+        temperature,
+    )
     if reduction != "none":
         losses, loss = loss, np.empty((), logits.dtype)
         _batch.reduce_losses(losses, divisor, loss)

@@ -15,6 +15,16 @@ BOUNDS = {
     ("logsumexp", "float64"): 3.0,
     ("gradient", "float32"): 3.0,
     ("gradient", "float64"): 4.0,
+    ("weighted loss", "float32"): 4.0,
+    ("weighted loss", "float64"): 5.0,
+    ("smoothed loss", "float32"): 5.5,
+    ("smoothed loss", "float64"): 7.0,
+    ("smoothed gradient", "float32"): 8.0,  # of the larger of its two parts
+    ("smoothed gradient", "float64"): 8.0,
+    ("softmax_backward", "float32"): 1.0,  # of the sum of its terms' magnitudes, as the next
+    ("softmax_backward", "float64"): 12.0,
+    ("log_softmax_backward", "float32"): 2.0,
+    ("log_softmax_backward", "float64"): 6.0,
 }
 if _isa.NAME == "baseline":  # multiply-adds round twice where the processor has no fused ones
     BOUNDS = {key: bound + 0.5 for key, bound in BOUNDS.items()}
@@ -24,6 +34,10 @@ CLASSES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 129, 1000]
 CLASSES += [2047, 2048, 2049, 4097]
 ROWS = [1, 2, 15, 16, 17, 63, 64, 65, 257]
 INNER = [1, 3, 15, 16, 17, 49, 64, 100]
+CLASSES_AND_INNER = [(n, inner) for n in (1, 3, 16, 33) for inner in INNER] + [
+    (2049, 3),
+    (2049, 17),
+]
 
 INF, NAN = np.inf, np.nan
 
@@ -84,19 +98,114 @@ def logsumexp(x, axis=-1):
     return (np.asarray(x, np.longdouble).max(axis, keepdims=True) + np.log1p(others)).squeeze(axis)
 
 
-def cross_entropy(logits, target, axis=-1, ignore_index=-100):
-    """Loss of each row and, unscaled, its gradient."""
+def shares(target, shape, axis=-1, ignore_index=-100, weight=None, label_smoothing=0.0):
+    """a of l_n = -s_n sum_c a_nc log p_nc: what each class counts in its row's loss; 0 in ignored rows."""
+    target, eps = np.asarray(target), np.longdouble(label_smoothing)
+    if target.dtype.kind == "f":
+        a = target.astype(np.longdouble)
+    else:
+        a = np.zeros(shape, np.longdouble)
+        index = np.expand_dims(np.where(target == ignore_index, 0, target), axis)
+        np.put_along_axis(a, index, 1, axis)
+    a = (1 - eps) * a + eps / shape[axis]
+    if weight is not None:
+        a = np.moveaxis(np.moveaxis(a, axis, -1) * np.asarray(weight, np.longdouble), -1, axis)
+    if target.dtype.kind != "f":
+        a = np.where(np.expand_dims(target != ignore_index, axis), a, 0)
+    return a
+
+
+def rows_times(values, sample_weight, axis):
+    """values of the logits' shape times those of their rows; 0 * inf is 0."""
+    if sample_weight is None:
+        return values
+    rows = np.expand_dims(np.asarray(sample_weight, np.longdouble), axis)
+    with np.errstate(all="ignore"):
+        return np.where((rows == 0) & ~np.isnan(values), 0, values * rows)
+
+
+def divided(logits, temperature):
+    """logits / temperature in the logits' dtype, overflows as the largest finite number."""
+    logits = np.asarray(logits)
+    largest = np.finfo(logits.dtype).max
+    with np.errstate(all="ignore"):
+        quotient = logits / logits.dtype.type(float(temperature))
+    return np.where(np.isfinite(logits), np.clip(quotient, -largest, largest), logits)
+
+
+def cross_entropy(
+    logits,
+    target,
+    axis=-1,
+    ignore_index=-100,
+    *,
+    weight=None,
+    sample_weight=None,
+    label_smoothing=0.0,
+    temperature=1.0,
+):
+    """Loss of each row and its gradient, of the sum: neither is divided by a number of rows."""
+    logits, target = divided(logits, temperature), np.asarray(target)
+    a = shares(target, logits.shape, axis, ignore_index, weight, label_smoothing)
+    counts = np.full(logits.shape, True)
+    if target.dtype.kind != "f":
+        counts &= np.expand_dims(target != ignore_index, axis)
     _, e, others = parts(logits, axis)
+    log_p, p = log_softmax(logits, axis), e / (1 + others)
+    with np.errstate(all="ignore"):
+        loss = np.where((a == 0) & ~np.isnan(log_p), 0, a * -log_p)
+    loss = rows_times(np.where(counts, loss, 0).sum(axis, keepdims=True), sample_weight, axis)
+    # p sum_k a_k - a, without what cancels: the class's own part of either. Only the maximum may exceed 1/2.
+    rest = np.where(p > 0.5, others / (1 + others), 1 - p)
+    grad = p * (a.sum(axis, keepdims=True) - a) - a * rest
+    grad = rows_times(np.where(counts, grad, 0), sample_weight, axis)
+    return loss.squeeze(axis), grad / np.longdouble(float(temperature))
+
+
+def gradient_scale(logits, target, axis=-1, *, sample_weight=None, temperature=1.0, **options):
+    """The larger of the probability's part and the target mass in each entry of the gradient."""
+    logits = divided(logits, temperature)
+    a = shares(target, logits.shape, axis, **options)
+    scale = np.maximum(np.abs(softmax(logits, axis) * a.sum(axis, keepdims=True)), np.abs(a))
+    scale = np.abs(rows_times(scale, sample_weight, axis))
+    return scale / np.longdouble(float(temperature))
+
+
+def mean_divisor(target, shape, axis=-1, ignore_index=-100, weight=None, sample_weight=None):
+    """What the mean divides by: the weights of the rows that count; of probabilities, the rows' alone."""
     target = np.asarray(target)
-    counts = np.expand_dims(target != ignore_index, axis)
-    index = np.expand_dims(np.where(target == ignore_index, 0, target), axis)
-    loss = -np.take_along_axis(log_softmax(logits, axis), index, axis)
-    grad = e / (1 + others)
-    is_target = np.zeros(e.shape, bool)
-    np.put_along_axis(is_target, index, True, axis)
-    rest = np.where(is_target, 0, e).sum(axis, keepdims=True)
-    np.put_along_axis(grad, index, -rest / (1 + others), axis)
-    return np.where(counts, loss, 0).squeeze(axis), np.where(counts, grad, 0)
+    rows = np.ones(np.delete(shape, axis), np.longdouble)
+    if sample_weight is not None:
+        rows = rows * np.asarray(sample_weight, np.longdouble)
+    if target.dtype.kind != "f":
+        counts = target != ignore_index
+        if weight is not None:
+            rows = rows * np.asarray(weight, np.longdouble)[np.where(counts, target, 0)]
+        rows = np.where(counts, rows, 0)
+    return rows.sum()
+
+
+def softmax_backward(grad, output, axis=-1):
+    """The gradient with respect to the logits, and for each entry the sum of its terms' magnitudes."""
+    g, y = np.asarray(grad, np.longdouble), np.asarray(output, np.longdouble)
+    g = g - np.take_along_axis(g, np.expand_dims(y.argmax(axis), axis), axis)
+    terms = y * g  # the maximum's own is 0
+    size = y * (np.abs(g) + np.abs(terms).sum(axis, keepdims=True))
+    return y * (g - terms.sum(axis, keepdims=True)), size
+
+
+def log_softmax_backward(grad, output, axis=-1):
+    """The gradient with respect to the logits, and for each entry the sum of its terms' magnitudes."""
+    g, log_p = np.asarray(grad, np.longdouble), np.asarray(output, np.longdouble)
+    p, top = np.exp(log_p), np.zeros(g.shape, bool)
+    np.put_along_axis(top, np.expand_dims(log_p.argmax(axis), axis), True, axis)
+    with np.errstate(all="ignore"):  # -0 * inf, where the maximum is not
+        own = np.where(top, -g * np.expm1(log_p), g)
+    others = np.where(top, 0, g).sum(axis, keepdims=True)
+    others_size = np.where(top, 0, np.abs(g)).sum(axis, keepdims=True)
+    exact = np.where(top, own - p * others, own - p * g.sum(axis, keepdims=True))
+    size = np.where(top, others_size, np.abs(g).sum(axis, keepdims=True))
+    return exact, np.abs(own) + p * size
 
 
 def ulps(got, exact, scale=None, dtype=None):

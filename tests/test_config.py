@@ -57,5 +57,5 @@ def test_the_examples_in_the_docstrings_run():
 
 def test_every_public_name_is_documented():
     for name in csoftmax.__all__:
-        if name != "__version__":
+        if callable(getattr(csoftmax, name)):
             assert len(getattr(csoftmax, name).__doc__.splitlines()) > 5

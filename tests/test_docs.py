@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import csoftmax
-from csoftmax import _config, _functions
+from csoftmax import _config, _functions, functional, special
 
 FUNCTIONS = [name for name in csoftmax.__all__ if callable(getattr(csoftmax, name))]
 COMPUTING = [
@@ -14,7 +14,7 @@ COMPUTING = [
 ]
 
 
-@pytest.mark.parametrize("module", [_functions, _config])
+@pytest.mark.parametrize("module", [_functions, _config, functional, special])
 def test_every_example_in_the_docstrings_gives_what_it_shows(module):
     failed, attempted = doctest.testmod(module)
     assert attempted > 0
@@ -61,4 +61,5 @@ def test_every_public_name_exists_and_the_list_is_sorted():
 def test_what_follows_the_axis_or_the_targets_is_passed_by_name_only(name):
     parameters = inspect.signature(getattr(csoftmax, name)).parameters.values()
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional in (["x", "axis"], ["logits", "target"])
+    allowed = [["x", "axis"], ["logits", "target"], ["logits", "index"], ["grad", "output", "axis"]]
+    assert positional in allowed

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 from reference import logits_of, same_bits
+from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
 
@@ -20,6 +21,18 @@ SHAPES = [
     ((9,), 0),
     ((100, 1024), 0),  # classes at multiples of 4096 bytes: they share sets of the cache
     ((2100, 512), 0),
+]
+
+# The same handovers, in fewer elements.
+SMALL = [
+    ((40, 10), 1),
+    ((40, 10), 0),
+    ((33, 100), 1),
+    ((3, 2049), 1),
+    ((2100, 17), 0),
+    ((3, 17, 3), 1),
+    ((2, 3, 4, 16), -2),
+    ((9,), 0),
 ]
 
 
@@ -119,6 +132,43 @@ def test_the_bits_do_not_depend_on_the_layout_and_the_input_stays(rng, dtype, sh
     assert view.tobytes() == bits
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize(("shape", "axis"), SMALL)
+def test_the_layout_of_no_argument_matters_and_all_stay_as_they_are(
+    rng, dtype, shape, axis, layout
+):
+    x, given = logits_of(rng, shape, dtype), arguments_of(rng, shape, axis, dtype)
+    expected, scalars = results_of(x, given, axis), scalars_of(x, given, axis)
+    for changed in ({"logits"}, {"probabilities", "grad"}, {"output", "log_output"}, {*given}):
+        views = {
+            name: layout(a) if name in changed and a.ndim else a
+            for name, a in {"logits": x, **given}.items()
+        }
+        kept = {name: view.copy() for name, view in views.items()}
+        assert different(results_of(views["logits"], views, axis), expected) == []
+        assert different(scalars_of(views["logits"], views, axis), scalars) == []
+        assert [name for name in views if views[name].tobytes() != kept[name].tobytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((300, 20), 1), ((40, 100), 1), ((5, 2100), 1), ((20, 300), 0), ((3, 210, 17), 1)],
+)
+def test_broadcast_arguments_give_the_bits_of_their_copies(rng, dtype, shape, axis):
+    for repeated in range(len(shape)):
+        one = list(shape)
+        one[repeated] = 1
+        given = arguments_of(rng, shape, axis, dtype)
+        for name in ("probabilities", "grad", "output", "log_output"):
+            given[name] = np.broadcast_to(given[name][tuple(map(slice, one))], shape)
+        for name in ("target", "sample_weight", "grad_output", "weight"):
+            given[name] = np.broadcast_to(given[name].reshape(-1)[0], given[name].shape)
+        x = np.broadcast_to(logits_of(rng, tuple(one), dtype), shape)
+        copies = {name: np.ascontiguousarray(array) for name, array in given.items()}
+        expected = results_of(x.copy(), copies, axis)
+        assert different(results_of(x, given, axis), expected) == []
+
+
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
 def test_an_axis_that_is_moved_to_the_end_gives_the_same_bits(rng, dtype, shape, axis):
     x = logits_of(rng, shape, dtype)
@@ -127,6 +177,23 @@ def test_an_axis_that_is_moved_to_the_end_gives_the_same_bits(rng, dtype, shape,
     for name in ("softmax", "log_softmax", "gradient"):
         got[name] = np.moveaxis(got[name], axis, -1)
     assert [name for name in got if not same_bits(got[name], expected[name])] == []
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_an_axis_that_is_moved_to_the_end_gives_the_same_bits_with_options_too(
+    rng, dtype, shape, axis
+):
+    x, given = logits_of(rng, shape, dtype), arguments_of(rng, shape, axis, dtype)
+    last = {
+        name: np.ascontiguousarray(np.moveaxis(a, axis, -1)) if a.shape == shape else a
+        for name, a in {"logits": x, **given}.items()
+    }
+    got, expected = results_of(x, given, axis), results_of(last["logits"], last, -1)
+    for name in got:
+        if got[name].shape == shape:
+            got[name] = np.moveaxis(got[name], axis, -1)
+    assert different(got, expected) == []
+    assert different(scalars_of(x, given, axis), scalars_of(last["logits"], last, -1)) == []
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((300, 20), 1), ((20, 300), 0), ((3, 2100, 17), 1)])
@@ -178,9 +245,42 @@ def test_in_place_gives_the_bits_of_out_of_place(rng, dtype, shape, axis, layout
         assert same_bits(view, expected)
 
 
+def writers_with_options(x, axis, rng):
+    """Functions that write as many elements as they read: of what they read, and out."""
+    given = arguments_of(rng, x.shape, axis, str(x.dtype))
+    options = {"weight": given["weight"], "label_smoothing": 0.1, "axis": axis}
+
+    def gradient(a, target, out):
+        return csoftmax.cross_entropy_with_grad(a, target, out=out, **options)[1]
+
+    yield lambda a, out: gradient(a, given["target"], out)
+    yield lambda a, out: gradient(a, given["probabilities"], out)
+    yield lambda a, out: gradient(given["grad"], a, out)
+    for number, function in enumerate((csoftmax.softmax_backward, csoftmax.log_softmax_backward)):
+        output = given["log_output" if number else "output"]
+        yield lambda a, out, f=function, y=output: f(a, y, axis, out=out)
+        yield lambda a, out, f=function: f(given["grad"], a, axis, out=out)
+
+
+@pytest.mark.parametrize("layout", [None, *LAYOUTS[:6], LAYOUTS[8]])
+@pytest.mark.parametrize(("shape", "axis"), SMALL)
+def test_out_of_any_layout_and_in_place_give_the_bits_with_options_too(
+    rng, dtype, shape, axis, layout
+):
+    x = -np.abs(logits_of(rng, shape, dtype))  # a log-probability too
+    for write in writers_with_options(x, axis, rng):
+        expected = write(x, None)
+        out = np.full_like(x, 7) if layout is None else layout(np.full_like(x, 7))
+        assert write(x, out) is out
+        assert same_bits(out, expected)
+        view = x.copy() if layout is None else layout(x.copy())
+        write(view, view)
+        assert same_bits(view, expected)
+
+
 def test_out_writes_nothing_between_its_elements(rng, dtype):
     x = logits_of(rng, (30, 20), dtype)
-    for write in writers(x, 1):
+    for write in (*writers(x, 1), *writers_with_options(x, 1, rng)):
         room = np.full((60, 40), 7, dtype)
         write(x, room[::2, ::2])
         assert (room[1::2] == 7).all()

@@ -23,6 +23,10 @@ def digest():
     target = np.arange(600)
     results = [csoftmax.softmax(x, n_threads=2), csoftmax.log_softmax(x), csoftmax.logsumexp(x, 0),
                *csoftmax.cross_entropy_with_grad(x, target, n_threads=8)]
+    p, weight = results[0], np.arange(2000)
+    results += [*csoftmax.cross_entropy_with_grad(x, target, weight=weight, label_smoothing=0.1, n_threads=2),
+                *csoftmax.cross_entropy_with_grad(x, p, temperature=1.7), csoftmax.log_prob(x, target),
+                csoftmax.softmax_backward(x, p, n_threads=2), csoftmax.log_softmax_backward(x, results[1])]
     return hashlib.sha256(b"".join(np.ascontiguousarray(r).tobytes() for r in results)).hexdigest()
 
 def forked(work):
@@ -189,12 +193,23 @@ def test_sixteen_python_threads_at_once_get_the_right_bits(rng):
     assert right == [True] * 80
 
 
-def test_targets_that_another_thread_rewrites_crash_nothing(rng):
+@pytest.mark.parametrize(
+    "call",
+    [
+        "csoftmax.cross_entropy_with_grad(x, target, out=out[1:-1])",
+        "csoftmax.cross_entropy_with_grad(x, target, weight=weight, out=out[1:-1])",
+        "csoftmax.cross_entropy_with_grad(x, target, weight=weight, reduction='none', out=out[1:-1])",
+        "csoftmax.cross_entropy_with_grad(x, target, label_smoothing=0.1, out=out[1:-1])",
+        "csoftmax.log_prob(x, target)",
+        "csoftmax.log_prob(x, target.reshape(4000, 1))",
+    ],
+)
+def test_targets_that_another_thread_rewrites_crash_nothing(call):
     # A wrong number is allowed; a read or write outside the arrays is not.
-    program = """if True:
+    program = f"""if True:
         import threading, numpy as np, csoftmax
         x, out = np.zeros((4000, 50)), np.full((4002, 50), 7.0)
-        target, stop = np.zeros(4000, np.int64), threading.Event()
+        target, stop, weight = np.zeros(4000, np.int64), threading.Event(), np.ones(50)
         def rewrite():
             while not stop.is_set():
                 target[:] = 2**62
@@ -205,7 +220,7 @@ def test_targets_that_another_thread_rewrites_crash_nothing(rng):
         done = refused = 0
         for _ in range(200):
             try:
-                csoftmax.cross_entropy_with_grad(x, target, out=out[1:-1])
+                {call}
                 done += 1
             except IndexError:
                 refused += 1

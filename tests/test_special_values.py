@@ -181,3 +181,143 @@ def test_unsigned_targets_beyond_int64_may_be_ignored():
         IndexError, match="target 18446744073709551516 at position 1 is not a class"
     ):
         csoftmax.cross_entropy(x, target)  # it is not -100
+
+
+# ---- With options ----
+
+
+@pytest.mark.parametrize("n_classes", [2, 9, 17, 40, 100, 2100])
+def test_a_class_of_no_mass_adds_nothing_where_it_has_no_probability(dtype, n_classes):
+    x = np.linspace(0, 1, 20 * n_classes).reshape(20, n_classes).astype(dtype)
+    dead = np.arange(n_classes) % 2 == 1
+    without = x[:, ~dead].copy()
+    x[:, dead] = -INF
+    weight = np.where(dead, 0.0, 2.0)
+    q = np.where(dead, 0, 1 / np.count_nonzero(~dead)).astype(dtype)
+    target = np.zeros(20, int)
+    eps = 0.1 * np.count_nonzero(~dead) / n_classes  # the mass that smoothing gives to those there
+    for a, b, axis in ((x, without, 1), (x.T.copy(), without.T.copy(), 0)):
+        options = {"axis": axis, "reduction": "none"}
+        rows = np.broadcast_to(q, (20, n_classes))
+        got, grad = csoftmax.cross_entropy_with_grad(a, rows if axis else rows.T, **options)
+        few = rows[:, ~dead]
+        want = csoftmax.cross_entropy(b, few if axis else few.T, **options)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+        assert_array_equal(np.moveaxis(grad, axis, 1)[:, dead], 0)
+        assert np.isfinite(grad).all()
+        got, grad = csoftmax.cross_entropy_with_grad(
+            a, target, weight=weight, label_smoothing=0.1, **options
+        )
+        plain = csoftmax.cross_entropy(b, target, **options)
+        even = csoftmax.cross_entropy(b, np.full(b.shape, 1 / without.shape[1]), **options)
+        np.testing.assert_allclose(got, 2 * (0.9 * plain + eps * even), rtol=1e-6)
+        assert_array_equal(np.moveaxis(grad, axis, 1)[:, dead], 0)
+        assert np.isfinite(grad).all()
+
+
+def test_a_mass_at_a_class_of_no_probability_is_an_infinite_loss_and_a_finite_gradient(dtype):
+    x = np.array([[0, -INF, 0]] * 20, dtype)
+    q = np.full_like(x, 0.25)
+    for target in (np.zeros(20, int), q):
+        for options in ({"label_smoothing": 0.25}, {"weight": [1, 2, 3], "label_smoothing": 0.5}):
+            loss, grad = csoftmax.cross_entropy_with_grad(x, target, reduction="none", **options)
+            assert_array_equal(loss, INF)
+            assert (grad[:, 1] < 0).all()
+            assert np.isfinite(grad).all()
+            assert csoftmax.cross_entropy(x, target, **options) == INF
+
+
+@pytest.mark.parametrize("eps", [0, 0.1])
+def test_rows_of_no_weight_add_nothing_even_where_their_loss_is_infinite(dtype, eps):
+    x = np.zeros((20, 3), dtype)
+    x[4:8, 1] = -INF
+    target, rows = np.ones(20, int), np.ones(20)
+    rows[4:8] = 0
+    some = np.delete(np.arange(20), np.arange(4, 8))
+    q = np.full_like(x, 1 / 3)
+    for y in (target, q):
+        options = {"label_smoothing": eps}
+        got = csoftmax.cross_entropy(x, y, sample_weight=rows, reduction="none", **options)
+        want = csoftmax.cross_entropy(x[some], y[some], reduction="none", **options)
+        assert_array_equal(got[4:8], 0)
+        assert not np.signbit(got).any()
+        assert_array_equal(got[some], want)
+        for reduction in ("mean", "sum"):
+            got, grad = csoftmax.cross_entropy_with_grad(
+                x, y, sample_weight=rows, reduction=reduction, **options
+            )
+            want = csoftmax.cross_entropy(x[some], y[some], reduction=reduction, **options)
+            np.testing.assert_allclose(got, want, rtol=1e-6)
+            assert_array_equal(grad[4:8], 0)
+            assert np.isfinite(grad).all()
+
+
+def test_a_target_of_no_weight_adds_nothing_even_where_its_loss_is_infinite(dtype):
+    x = np.array([[0, -INF, 1], [0, 1, 2]], dtype)
+    loss, grad = csoftmax.cross_entropy_with_grad(x, [1, 1], weight=[1, 0, 1], reduction="none")
+    assert_array_equal(loss, 0)
+    assert not np.signbit(loss).any()
+    assert_array_equal(grad, 0)
+    assert csoftmax.cross_entropy(x, [1, 2], weight=[1, 0, 2]) == csoftmax.cross_entropy(x[1:], [2])
+
+
+@pytest.mark.parametrize("n_classes", [2, 9, 17, 100, 2100])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight": 0},
+        {"weight": 2},
+        {"sample_weight": 0},
+        {"sample_weight": 2},
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 1},
+        {"temperature": 0.7},
+        {"weight": 0, "label_smoothing": 0.1},
+    ],
+    ids=str,
+)
+def test_rows_that_are_not_numbers_have_losses_and_gradients_that_are_none(
+    dtype, n_classes, options
+):
+    x = np.zeros((20, n_classes), dtype)
+    x[3, 0], x[4, n_classes - 1], x[5], x[6, 1] = NAN, INF, -INF, NAN
+    bad = np.isin(np.arange(20), [3, 4, 5, 6])
+    options = {
+        name: np.full(n_classes if name == "weight" else 20, value) if "weight" in name else value
+        for name, value in options.items()
+    }
+    first, q = np.full(20, n_classes // 2), np.zeros_like(x)
+    q[:, n_classes // 2] = 1
+    for target in (first, q):
+        for a, axis in ((x, 1), (x.T.copy(), 0)):
+            y = target.T.copy() if axis == 0 else target
+            loss, grad = csoftmax.cross_entropy_with_grad(
+                a, y, axis=axis, reduction="none", **options
+            )
+            grad = np.moveaxis(grad, axis, 1)
+            assert np.isnan(loss[bad]).all()
+            assert np.isnan(grad[bad]).all()
+            assert np.isfinite(loss[~bad]).all()
+            assert np.isfinite(grad[~bad]).all()
+
+
+def test_a_probability_that_is_not_a_number_makes_its_row_nan_and_no_other(dtype):
+    for n_classes in (2, 9, 17, 100, 2100):
+        x, q = np.zeros((20, n_classes), dtype), np.full((20, n_classes), 0.5, dtype)
+        q[3, n_classes // 2] = NAN
+        for options in ({}, {"label_smoothing": 0.1}, {"weight": np.ones(n_classes)}):
+            loss, grad = csoftmax.cross_entropy_with_grad(x, q, reduction="none", **options)
+            assert np.isnan(loss[3])
+            assert np.isnan(grad[3]).all()
+            assert np.isfinite(np.delete(loss, 3)).all()
+            assert np.isfinite(np.delete(grad, 3, 0)).all()
+
+
+def test_differences_that_overflow_give_infinite_losses_and_finite_gradients_with_options(dtype):
+    largest = np.finfo(dtype).max
+    x = np.array([[largest, -largest, 0], [-largest, -largest, largest]] * 9, dtype)
+    for target in (np.ones(18, int), np.full_like(x, 1 / 3)):
+        for options in ({"label_smoothing": 0.1}, {"weight": [1, 2, 3]}, {"temperature": 1e-3}):
+            loss, grad = csoftmax.cross_entropy_with_grad(x, target, reduction="none", **options)
+            assert_array_equal(loss[::2], INF)
+            assert np.isfinite(grad).all()

@@ -8,6 +8,7 @@ import children
 import numpy as np
 import pytest
 from reference import logits_of, same_bits
+from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
 from csoftmax import _batch, _isa
@@ -20,6 +21,7 @@ LARGE = [
     ((3, 300_000), 1),
     ((60, 90, 64), 1),
 ]
+SMALLER = [((60, 2500), 1), ((2500, 60), 0), ((15_000, 10), 1), ((2, 70_000), 1), ((9, 90, 64), 1)]
 SPLIT = [((70, 40_000), 1), ((5000, 10), 1), ((300, 1000), 1), ((1000, 257), 1)]
 
 
@@ -53,6 +55,53 @@ def test_same_bits_for_every_number_of_threads(rng, dtype, shape, axis):
         assert [name for name in got if not same_bits(got[name], expected[name])] == []
         loss = csoftmax.cross_entropy(x, target, axis=axis, n_threads=n_threads)
         assert same_bits(loss, scalars)
+
+
+@pytest.mark.parametrize(("shape", "axis"), SMALLER)
+def test_same_bits_for_every_number_of_threads_with_options_too(rng, dtype, shape, axis):
+    x, given = logits_of(rng, shape, dtype), arguments_of(rng, shape, axis, dtype)
+    expected, scalars = results_of(x, given, axis, 1), scalars_of(x, given, axis, 1)
+    for n_threads in (2, 3, None):
+        assert different(results_of(x, given, axis, n_threads), expected) == []
+        assert different(scalars_of(x, given, axis, n_threads), scalars) == []
+
+
+def some_rows(given, part):
+    """The rows of each argument that has some: the classes' weights have none."""
+    return {name: a if name == "weight" else a[part] for name, a in given.items()}
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((70, 5000), 1), ((500, 10), 1), ((300, 100), 1), ((40, 3, 65), 1)]
+)
+def test_same_bits_for_every_split_of_the_batch_with_options_too(rng, dtype, shape, axis):
+    x, given = logits_of(rng, shape, dtype), arguments_of(rng, shape, axis, dtype)
+    whole = results_of(x, given, axis)
+    n_rows = len(x)
+    for cuts in ([1], [n_rows // 2], [15, 32], [17, 18, n_rows - 1]):
+        edges = [0, *cuts, n_rows]
+        parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        results = [results_of(x[part], some_rows(given, part), axis) for part in parts]
+        together = {name: np.concatenate([part[name] for part in results]) for name in whole}
+        assert different(together, whole) == []
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_gradient_that_does_not_fit_in_the_cache_has_the_bits_of_its_parts(rng, axis):
+    shape = (70, 30_001) if axis else (30_001, 70)
+    x = logits_of(rng, shape, "float64")
+    assert x.nbytes > 16 << 20
+    q, y = csoftmax.softmax(x[::-1], axis), rng.integers(0, shape[axis], 70)
+    options = {"axis": axis, "label_smoothing": 0.1, "weight": rng.uniform(1, 2, shape[axis])}
+    options |= {"temperature": 1.7, "reduction": "none"}
+    for target in (q, y):
+        loss, grad = csoftmax.cross_entropy_with_grad(x, target, **options)
+        for part in (slice(0, 33), slice(33, 70)):
+            rows = (part, slice(None)) if axis else (slice(None), part)
+            few = target[rows if target.ndim == 2 else part]
+            got = csoftmax.cross_entropy_with_grad(x[rows], few, **options)
+            assert same_bits(got[0], loss[part])
+            assert same_bits(got[1], grad[rows])
 
 
 @pytest.mark.parametrize(("shape", "axis"), SPLIT)
@@ -132,6 +181,13 @@ CORPUS = """if True:
                                csoftmax.cross_entropy(x, target, axis=axis, reduction="none"),
                                csoftmax.softmax(x, axis), csoftmax.log_softmax(x, axis),
                                csoftmax.logsumexp(x, axis)]
+                    p, weight = csoftmax.softmax(x, axis), 1 + np.arange(n_classes) % 3
+                    options = {"axis": axis, "weight": weight, "label_smoothing": 0.125}
+                    results += [*csoftmax.cross_entropy_with_grad(x, target, temperature=1.7, **options),
+                                *csoftmax.cross_entropy_with_grad(x, p, **options),
+                                csoftmax.log_prob(x, target, axis=axis),
+                                csoftmax.softmax_backward(x, p, axis),
+                                csoftmax.log_softmax_backward(x, csoftmax.log_softmax(x, axis), axis)]
                     for result in results:
                         assert np.isfinite(result).all()
                         total.update(np.ascontiguousarray(result).tobytes())

@@ -10,6 +10,7 @@ import children
 import numpy as np
 import pytest
 from reference import logits_of, same_bits
+from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
 
@@ -32,6 +33,12 @@ def all_bits(x, target):
     values = []
     for rows in (slice(None), slice(3)):
         a, t = x[rows], target[rows]
+        p, log_p = csoftmax.softmax(a, n_threads=2), csoftmax.log_softmax(a, n_threads=2)
+        options = {"label_smoothing": 0.1, "temperature": 0.7, "n_threads": 2}
+        values += csoftmax.cross_entropy_with_grad(a, t, weight=np.arange(60) / 8, **options)
+        values += csoftmax.cross_entropy_with_grad(a, p, weight=np.arange(60) / 8, **options)
+        values += [csoftmax.softmax_backward(a, p), csoftmax.log_softmax_backward(a, log_p)]
+        values += [csoftmax.log_prob(a, t, temperature=0.7, n_threads=2)]
         for reduction in ("none", "sum", "mean"):
             values += csoftmax.cross_entropy_with_grad(a, t, reduction=reduction, n_threads=2)
         values += [csoftmax.softmax(a, n_threads=2), csoftmax.log_softmax(a, n_threads=2)]
@@ -61,6 +68,23 @@ def test_the_callers_rounding_mode_neither_matters_nor_changes(case, rounding):
     assert [
         i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if not same_bits(a, b)
     ] == []
+
+
+@x86_64_linux
+@pytest.mark.parametrize("rounding", ["down", "up", "zero"])
+def test_the_callers_rounding_mode_does_not_matter_with_options_either(case, rng, rounding):
+    libm, (x, _) = ctypes.CDLL("libm.so.6"), case
+    given = arguments_of(rng, x.shape, 1, "float64")  # probabilities are converted
+    expected, scalars = results_of(x, given, 1), scalars_of(x, given, 1)
+    assert libm.fesetround(ROUNDINGS[rounding]) == 0
+    try:
+        got, got_scalars = results_of(x, given, 1), scalars_of(x, given, 1)
+        after = libm.fegetround()
+    finally:
+        libm.fesetround(ROUNDINGS["nearest"])
+    assert after == ROUNDINGS[rounding]
+    assert different(got, expected) == []
+    assert different(got_scalars, scalars) == []
 
 
 @x86_64_linux

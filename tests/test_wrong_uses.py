@@ -10,15 +10,22 @@ import csoftmax
 
 X = np.arange(12.0).reshape(3, 4)
 TARGET = np.array([0, 1, 3])
-FUNCTIONS = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "cross_entropy_with_grad"]
 LOSSES = ["cross_entropy", "cross_entropy_with_grad"]
-WITH_OUT = ["softmax", "log_softmax", "logsumexp", "cross_entropy_with_grad"]
+WITH_TARGET = [*LOSSES, "log_prob"]
+FORWARD = ["softmax", "log_softmax", "logsumexp", *WITH_TARGET]
+BACKWARD = ["softmax_backward", "log_softmax_backward"]
+FUNCTIONS = [*FORWARD, *BACKWARD]
+WITH_OUT = ["softmax", "log_softmax", "logsumexp", "cross_entropy_with_grad", *BACKWARD]
+NOUN = dict.fromkeys(WITH_TARGET, "logits") | dict.fromkeys(BACKWARD, "grad")
+SECOND = dict.fromkeys(WITH_TARGET, TARGET) | dict.fromkeys(BACKWARD, X)
 AxisError = np.exceptions.AxisError
 
 
-def call(name, x, target=TARGET, **options):
-    function = getattr(csoftmax, name)
-    return function(x, target, **options) if name in LOSSES else function(x, **options)
+def call(name, x, *second, **options):
+    """The function of x, and of targets, an index or an output, which fit a 3 x 4 array if none is given."""
+    if not second and name in SECOND:
+        second = (SECOND[name],)
+    return getattr(csoftmax, name)(x, *second, **options)
 
 
 def error_of(name, *arguments, **options):
@@ -53,8 +60,10 @@ def test_a_dtype_without_kernels_is_refused_by_name_and_with_a_cure(name, given,
     x = X.astype("int64").astype(given) if given[0] in "Mm" else X.astype(given)
     if np.dtype("longdouble") == np.float64 and given == "longdouble":
         pytest.skip("longdouble is float64 here")
-    text = text.format(name="logits" if name in LOSSES else "x")
-    assert error_of(name, x) == (TypeError, f"{name}() needs float32 or float64, {text}")
+    wanted = f"{name}() needs float32 or float64, {text}"
+    assert error_of(name, x) == (TypeError, wanted.format(name=NOUN.get(name, "x")))
+    if name in BACKWARD:
+        assert error_of(name, X, x) == (TypeError, wanted.format(name="output"))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -143,17 +152,20 @@ def test_an_out_whose_elements_are_one_is_refused(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_ragged_list_is_refused_by_the_functions_name(name):
-    kind, text = error_of(name, [[1, 2], [3]])
-    assert kind is ValueError
-    noun = "logits" if name in LOSSES else "x"
-    wanted = f"{name}() needs {noun} with rows of one length, got a ragged list: pad or split it"
-    assert text == wanted
+    text = "with rows of one length, got a ragged list: pad or split it"
+    wanted = f"{name}() needs {NOUN.get(name, 'x')} {text}"
+    assert error_of(name, [[1, 2], [3]]) == (ValueError, wanted)
+    if name in BACKWARD:
+        assert error_of(name, X, [[1, 2], [3]]) == (ValueError, f"{name}() needs output {text}")
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", WITH_TARGET)
 def test_a_ragged_list_of_targets_is_refused(name):
-    text = "needs an array of class indices as target, got a ragged list: pass one index per row"
-    assert error_of(name, X, [[0], [1, 2]]) == (ValueError, f"{name}() {text}")
+    noun = "index" if name == "log_prob" else "target"
+    text = (
+        f"{name}() needs an array of class indices as {noun}, got a ragged list: pass rows of one"
+    )
+    assert error_of(name, X, [[0], [1, 2]]) == (ValueError, text + " length")
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -171,14 +183,39 @@ def test_an_ignore_index_that_is_no_integer_is_refused(name, ignore_index):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", ["bool", "float16", "float32", "complex128", "object", "U"])
-def test_targets_of_a_dtype_that_is_no_integer_are_refused(name, dtype):
-    target = np.array([0, 1, 1]).astype(dtype)
-    text = f"{name}() needs integer class indices as target, got {target.dtype}: convert it with"
-    assert error_of(name, X, target) == (
-        TypeError,
-        text + " numpy.asarray(target, dtype=numpy.int64)",
+@pytest.mark.parametrize("dtype", ["bool", "longdouble", "complex128", "object", "U", "m8[s]"])
+def test_targets_of_a_dtype_that_is_neither_integer_nor_float_are_refused(name, dtype):
+    if np.dtype(dtype) == np.float64:
+        pytest.skip("longdouble is float64 here")
+    for target in (np.array([0, 1, 1]).astype(dtype), np.ones((3, 4), int).astype(dtype)):
+        text = (
+            f"{name}() needs integer class indices as target, got {target.dtype}: convert it with"
+        )
+        text += " numpy.asarray(target, dtype=numpy.int64)"
+        refused_by_loss(name, target, TypeError, text)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f8"])
+@pytest.mark.parametrize("shape", [(3,), (), (0,), (4,), (3, 3), (4, 3), (1, 4), (3, 4, 1)])
+def test_floats_that_are_no_probabilities_of_the_logits_shape_are_refused(name, dtype, shape):
+    target = np.ones(shape, dtype)
+    text = (
+        f"{name}() needs integer class indices of shape (3,), or class probabilities of the logits'"
     )
+    text += f" shape (3, 4), as target, got {target.dtype} of shape {shape}"
+    refused_by_loss(name, target, TypeError, text)
+
+
+def refused_by_loss(name, target, kind, text, x=X, **options):
+    """The error, and that neither the logits nor the memory for the gradient were written to."""
+    logits, out = x.copy(), np.full_like(x, 7)
+    assert error_of(name, logits, target, **options) == (kind, text)
+    if name == "cross_entropy_with_grad":
+        assert error_of(name, logits, target, out=out, **options) == (kind, text)
+        assert error_of(name, logits, target, out=logits, **options) == (kind, text)
+    assert logits.tobytes() == x.tobytes()
+    assert (out == 7).all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -188,10 +225,7 @@ def test_targets_of_another_shape_are_refused(name, shape, axis):
     text = (
         f"{name}() needs one target per row: logits (3, 4) with axis=-1 want targets of shape (3,)"
     )
-    assert error_of(name, X, np.zeros(shape, int), axis=axis) == (
-        ValueError,
-        f"{text}, got {shape}",
-    )
+    refused_by_loss(name, np.zeros(shape, int), ValueError, f"{text}, got {shape}", axis=axis)
 
 
 HOSTILE = [-1, 4, -(2**63), 2**63 - 1, 2**64 - 1, 127, 128, 255, 2**31]
@@ -241,3 +275,229 @@ def test_a_scalar_has_no_classes_to_choose_from(name):
 def test_what_is_passed_by_position_but_has_a_name_is_refused(name):
     with pytest.raises(TypeError, match="positional"):
         getattr(csoftmax, name)(X, 1, 1, None)
+
+
+# ---- Options of the losses, and temperature ----
+
+NO_NUMBERS = ["0.1", b"1", None, 1j, np.complex64(1), [0.1], np.ones(2), object, 10**400]
+WITH_TEMPERATURE = FORWARD
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("target", [TARGET, X / X.sum(1, keepdims=True)], ids=["index", "floats"])
+@pytest.mark.parametrize(
+    "value", [-0.1, 1.1, -1, 2, np.nan, np.inf, -np.inf, -1e-300, np.float32(1.5), 10**30]
+)
+def test_a_label_smoothing_that_is_no_fraction_is_refused(name, value, target):
+    text = (
+        f"{name}() needs label_smoothing from 0 to 1, got {value!r}: 0 leaves the targets as they"
+    )
+    refused_by_loss(name, target, ValueError, text + " are", label_smoothing=value)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:20])
+def test_a_label_smoothing_that_is_no_number_is_refused(name, value):
+    text = f"{name}() needs a real number as label_smoothing, got {value!r}: pass a float"
+    refused_by_loss(name, TARGET, TypeError, text, label_smoothing=value)
+
+
+def refused_by_all(name, kind, text, x=X, **options):
+    """The error, and that neither x nor any output was written to."""
+    if name in LOSSES:
+        refused_by_loss(name, TARGET, kind, text, x, **options)
+        refused_by_loss(name, np.ones_like(x), kind, text, x, **options)
+        return
+    before = x.tobytes()
+    assert error_of(name, x, **options) == (kind, text)
+    if name in WITH_OUT:
+        out = np.full(shape_of_out(name), 7, x.dtype)
+        assert error_of(name, x, out=out, **options) == (kind, text)
+        assert (out == 7).all()
+    assert x.tobytes() == before
+
+
+@pytest.mark.parametrize("name", WITH_TEMPERATURE)
+@pytest.mark.parametrize("value", [0, 0.0, -0.0, -1, -1e-300, np.nan, np.inf, -np.inf, False])
+def test_a_temperature_that_is_not_positive_and_finite_is_refused(name, value):
+    text = (
+        f"{name}() needs a finite temperature above 0, got {value!r}: 1 leaves the logits as they"
+    )
+    refused_by_all(name, ValueError, text + " are", temperature=value)
+
+
+@pytest.mark.parametrize("name", WITH_TEMPERATURE)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:20])
+def test_a_temperature_that_is_no_number_is_refused(name, value):
+    text = f"{name}() needs a real number as temperature, got {value!r}: pass a float"
+    refused_by_all(name, TypeError, text, temperature=value)
+
+
+@pytest.mark.parametrize("name", WITH_TEMPERATURE)
+@pytest.mark.parametrize("value", [1e-50, 1e39, 1e300])
+def test_a_temperature_beyond_the_range_of_float32_logits_is_refused(name, value):
+    text = f"{name}() needs a temperature within the range of the logits' float32, got {value!r}:"
+    refused_by_all(
+        name, ValueError, text + " pass float64 logits", X.astype(np.float32), temperature=value
+    )
+    call(name, X, temperature=value)
+
+
+WEIGHTS = [("weight", "class", 4), ("sample_weight", "row", 3), ("grad_output", "row", 3)]
+LOSSES_AND_WEIGHTS = [
+    (name, *weight)
+    for name in LOSSES
+    for weight in WEIGHTS
+    if name == "cross_entropy_with_grad" or weight[0] != "grad_output"
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "each", "size"), LOSSES_AND_WEIGHTS)
+@pytest.mark.parametrize("dtype", ["complex64", "object", "U1", "S1", "M8[s]", "m8[s]"])
+def test_weights_that_are_no_real_numbers_are_refused(name, argument, each, size, dtype):
+    values = np.ones(size, int).astype(dtype)
+    text = f"{name}() needs real numbers as {argument}, got {values.dtype}: convert it with"
+    text += f" numpy.asarray({argument}, dtype=numpy.float64)"
+    refused_by_loss(name, TARGET, TypeError, text, reduction="none", **{argument: values})
+
+
+@pytest.mark.parametrize(("name", "argument", "each", "size"), LOSSES_AND_WEIGHTS)
+def test_weights_of_another_shape_are_refused(name, argument, each, size):
+    shapes = [(), (0,), (size + 1,), (size - 1,), (1,), (size, 1), (1, size), (3, 4)]
+    for shape in shapes:
+        for axis in (1, -1):
+            text = f"{name}() needs one {argument} per {each}: logits (3, 4) with axis=-1 want"
+            text += f" {argument} of shape ({size},), got {shape}"
+            options = {argument: np.ones(shape), "axis": axis, "reduction": "none"}
+            refused_by_loss(name, TARGET, ValueError, text, **options)
+            refused_by_loss(name, np.ones_like(X), ValueError, text, **options)
+    needed = {4: (3,), 3: (4,)}[size]
+    text = (
+        f"{name}() needs one {argument} per {each}: logits (3, 4) with axis=-2 want {argument} of"
+    )
+    options = {argument: np.ones((9, 9)), "axis": 0, "reduction": "none"}
+    text += f" shape {needed}, got (9, 9)"
+    refused_by_loss(name, np.array([0, 1, 2, 0]), ValueError, text, **options)
+
+
+@pytest.mark.parametrize(("name", "argument", "each", "size"), LOSSES_AND_WEIGHTS)
+def test_ragged_weights_are_refused(name, argument, each, size):
+    text = f"{name}() needs an array of real numbers as {argument}, got a ragged list: pass rows of"
+    options = {argument: [[1.0], [1.0, 2.0]], "reduction": "none"}
+    refused_by_loss(name, TARGET, ValueError, text + " one length", **options)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_grad_output_that_is_no_real_scalar_is_refused(reduction):
+    name = "cross_entropy_with_grad"
+    for value in ("1", 1j, b"1", np.array(None), np.datetime64(1, "s")):
+        text = f"{name}() needs a real number as grad_output, got {np.asarray(value).dtype}: pass a"
+        options = {"grad_output": value, "reduction": reduction}
+        refused_by_loss(name, TARGET, TypeError, text + " float", **options)
+    for shape in ((3,), (1,), (0,), (3, 4)):
+        text = (
+            f"{name}() needs a scalar grad_output with reduction={reduction!r}, got shape {shape}:"
+        )
+        options = {"grad_output": np.ones(shape), "reduction": reduction}
+        refused_by_loss(
+            name, TARGET, ValueError, text + " one per row goes with reduction='none'", **options
+        )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_targets_that_are_no_class_are_refused_with_options_too(name, reduction):
+    for value, ignore_index in ((4, -100), (-1, 2), (-100, None), (2**62, -(2**62))):
+        target = np.array([1, 2, value])
+        text = (
+            f"{name}() target {value} at position 2 is not a class: 4 classes are numbered 0 to 3"
+        )
+        for options in (
+            {"weight": np.ones(4)},
+            {"weight": np.ones(4), "sample_weight": np.array([1, 1, 0])},
+            {"label_smoothing": 0.1, "temperature": 0.5},
+        ):
+            options |= {"reduction": reduction, "ignore_index": ignore_index}
+            refused_by_loss(name, target, IndexError, text, **options)
+
+
+# ---- The index of log_prob ----
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float32", "float64", "complex128", "object", "U", "m8"])
+def test_an_index_of_a_dtype_that_is_no_integer_is_refused(dtype):
+    index = np.array([0, 1, 1]).astype(dtype)
+    text = f"log_prob() needs integer class indices as index, got {index.dtype}: convert it with"
+    wanted = (TypeError, text + " numpy.asarray(index, dtype=numpy.int64)")
+    assert error_of("log_prob", X, index) == wanted
+
+
+def test_an_index_of_another_shape_is_refused():
+    for shape in ((), (2,), (4,), (1, 3), (3, 4, 1), (4, 2), (0,), (1, 3, 4)):
+        text = (
+            "log_prob() needs one index per row, or several along a last axis: logits (3, 4) with"
+        )
+        text += f" axis=-1 want an index of shape (3,) or (3, K), got {shape}"
+        for axis in (1, -1):
+            got = error_of("log_prob", X, np.zeros(shape, int), axis=axis)
+            assert got == (ValueError, text)
+    text = "log_prob() needs one index per row, or several along a last axis: logits (3, 4, 5) with"
+    text += " axis=-2 want an index of shape (3, 5) or (3, 5, K), got (3, 4)"
+    got = error_of("log_prob", np.zeros((3, 4, 5)), np.zeros((3, 4), int), axis=1)
+    assert got == (ValueError, text)
+    text = "log_prob() needs one index per row, or several along a last axis: logits (4,) with"
+    text += " axis=-1 want an index of shape () or (K,), got (2, 2)"
+    assert error_of("log_prob", np.zeros(4), np.zeros((2, 2), int)) == (ValueError, text)
+
+
+@pytest.mark.parametrize("kind", np.typecodes["AllInteger"])
+def test_an_index_that_is_no_class_is_refused(kind):
+    info = np.iinfo(kind)
+    values = {v for v in (*HOSTILE, -100, info.min, info.max) if info.min <= v <= info.max} - {0}
+    assert {4, info.max} <= values
+    for value in values:
+        for position in (0, 1, 2):
+            index = np.array([1, 2, 3], kind)
+            index[position] = value
+            text = f"log_prob() index {value} at position {position} is not a class: 4 classes are"
+            assert error_of("log_prob", X, index) == (IndexError, text + " numbered 0 to 3")
+            several = np.array([[1, 2], [0, 3], [3, 3]], kind)
+            several[position, 1] = value
+            text = f"log_prob() index {value} at position ({position}, 1) is not a class: 4 classes"
+            wanted = (IndexError, text + " are numbered 0 to 3")
+            for layout in (several, np.asfortranarray(several), several[::-1].copy()[::-1]):
+                assert error_of("log_prob", X, layout) == wanted
+
+
+def test_an_index_of_rows_without_classes_is_refused():
+    text = "log_prob() index 0 at position 0 is not a class: there are no classes"
+    assert error_of("log_prob", np.empty((2, 0)), [0, 0]) == (IndexError, text)
+    text = "log_prob() index 7 is not a class: the only class is 0"
+    assert error_of("log_prob", np.zeros(1), 7) == (IndexError, text)
+
+
+# ---- The backward functions ----
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_a_gradient_of_another_shape_than_the_output_is_refused(name):
+    for shape in ((4, 3), (3, 5), (3, 1), (1, 3, 4), (12,), (), (0, 4)):
+        grad, out = np.full(shape, 7.0), np.full((3, 4), 7.0)
+        text = (
+            f"{name}() needs grad and output of one shape, got {shape} and (3, 4): both have that"
+        )
+        wanted = (ValueError, text + " of the forward call's result")
+        assert error_of(name, grad, X) == wanted
+        assert error_of(name, grad, X, out=out) == wanted
+        assert (out == 7).all()
+        assert (grad == 7).all()
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.parametrize(
+    "options", [{"axis": 2}, {"axis": "0"}, {"n_threads": 0}, {"n_threads": 1.5}]
+)
+def test_a_refused_backward_call_writes_nothing(name, options):
+    out = np.full((3, 4), 7.0)
+    assert error_of(name, X, X, out=out, **options)[1].startswith(f"{name}() needs ")
+    assert (out == 7).all()

@@ -10,6 +10,7 @@ import csoftmax
 single = np.zeros((3, 4), np.float32)
 double = np.zeros((3, 4))
 half = np.zeros((3, 4), np.float16)
+index = np.zeros((3, 2), np.int64)
 
 assert_type(csoftmax.softmax(single), NDArray[np.float32])
 assert_type(csoftmax.softmax(double, 0, n_threads=2), NDArray[np.float64])
@@ -24,4 +25,29 @@ assert_type(
     csoftmax.cross_entropy_with_grad(single, [0, 1, 2], ignore_index=None, out=single),
     tuple[np.float32, NDArray[np.float32]],
 )
+assert_type(csoftmax.log_softmax(half, temperature=0.7), NDArray[np.float16])
+assert_type(csoftmax.logsumexp(double, keepdims=True, temperature=2), NDArray[np.float64])
+assert_type(
+    csoftmax.cross_entropy(single, double, weight=[1, 2, 3, 4], label_smoothing=0.1), np.float32
+)
+assert_type(
+    csoftmax.cross_entropy(double, index[:, 0], sample_weight=single[:, 0], reduction="none"),
+    NDArray[np.float64],
+)
+assert_type(
+    csoftmax.cross_entropy_with_grad(
+        single, half, temperature=0.7, reduction="none", grad_output=[1.0, 2.0, 3.0]
+    ),
+    tuple[NDArray[np.float32], NDArray[np.float32]],
+)
+assert_type(
+    csoftmax.cross_entropy_with_grad(double, [0, 1, 2], grad_output=0.5),
+    tuple[np.float64, NDArray[np.float64]],
+)
+assert_type(csoftmax.log_prob(single, index, temperature=0.7), NDArray[np.float32])
+assert_type(csoftmax.log_prob([1.0, 2.0], 1), Any)
+assert_type(csoftmax.softmax_backward(single, single), NDArray[np.float32])
+assert_type(csoftmax.softmax_backward(half, half, 0, n_threads=2), NDArray[np.float16])
+assert_type(csoftmax.log_softmax_backward([1.0, 0.0], [0.0, -1.0]), NDArray[Any])
+assert_type(csoftmax.log_softmax_backward(double, double, out=double), NDArray[np.float64])
 assert_type(csoftmax.show_config(), None)

@@ -9,6 +9,7 @@ include "lanes.pxi"
 include "rows.pxi"
 include "columns.pxi"
 include "tile.pxi"
+include "backward.pxi"
 
 cdef Kernels table
 table.tile[0] = tile_f32

@@ -143,9 +143,9 @@ cdef inline floating term(
 
 
 cdef inline void terms_of_block(
-    const floating *x, Py_ssize_t ahead, floating origin, floating least, floating magic, floating *terms,
+    const floating *x, int n, Py_ssize_t ahead, floating origin, floating least, floating magic, floating *terms,
 ) noexcept nogil:
-    """term() for 32 neighbours in stages, while those `ahead` elements on are fetched.
+    """term() for n neighbours, a constant of at most 32, in stages, while those `ahead` elements on are fetched.
 
     A term is one chain of 13 steps, of which few fit a processor's window of waiting instructions: side by side, four
     vectors at a time, they take three quarters of the time.
@@ -157,11 +157,11 @@ cdef inline void terms_of_block(
     if floating is double:
         prefetch(<const char *>(x + ahead) + 128)
         prefetch(<const char *>(x + ahead) + 192)
-    for l in range(32):
+    for l in range(n):
         reduce(x[l], origin, least, magic, False, &r[l], &k[l])
-    for l in range(32):
+    for l in range(n):
         q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
-    for l in range(32):
+    for l in range(n):
         terms[l] = raised(r[l], q[l], k[l])
 
 

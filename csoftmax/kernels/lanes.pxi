@@ -1,6 +1,18 @@
 # Sixteen lanes: the steps that rows.pxi (classes are lanes) and columns.pxi (rows are lanes) are made of.
 # Loops of 16 over small arrays vectorise at every width, and the order of each sum stands in the source.
 
+cdef extern from "lanes.h" nogil:
+    void copy_lanes_f32(float *to, const float *start)
+    void copy_lanes_f64(double *to, const double *start)
+
+
+cdef inline void copy_lanes(const floating *start, floating *to) noexcept nogil:
+    if floating is float:
+        copy_lanes_f32(to, start)
+    else:
+        copy_lanes_f64(to, start)
+
+
 cdef inline void max_of_group(const floating *x, floating *lanes) noexcept nogil:
     cdef int l
     for l in range(16):
@@ -61,3 +73,13 @@ cdef inline void add_exactly(
 cdef inline double ties_of(double sum, floating all, floating top) noexcept nogil:
     """How many terms beside one are the maximum's: all - sum is a whole number of these, but for rounding."""
     return ((all - sum) / top + 6755399441055744.0) - 6755399441055745.0
+
+
+cdef inline floating cost_of_four(
+    const floating *x, Py_ssize_t stride, const floating *mass, Py_ssize_t mass_stride, floating top,
+) noexcept nogil:
+    """Sum of mass * (top - x) over four classes of a lane, one from each group of 16."""
+    cdef floating cost = mass[0] * (top - x[0])
+    cost = mul_add(mass[mass_stride], top - x[stride], cost)
+    cost = mul_add(mass[2 * mass_stride], top - x[2 * stride], cost)
+    return mul_add(mass[3 * mass_stride], top - x[3 * stride], cost)

@@ -35,6 +35,11 @@ cdef inline void max_of_rows(
         while j + 64 <= n_classes:
             max_of_four_groups(p + j, 16, lanes + 16 * row)
             j += 64
+        if j == n_classes:
+            continue
+        if n_classes >= 64:     # once more what the last whole block has in common with the end
+            max_of_four_groups(p + n_classes - 64, 16, lanes + 16 * row)
+            continue
         while j < n_classes:
             start = j if j < n_classes - 16 else n_classes - 16
             max_of_group(p + start, lanes + 16 * row)
@@ -54,27 +59,31 @@ cdef inline void terms_of_row(
     Py_ssize_t n_classes,
     Py_ssize_t ahead,           # from here to the same place of the next tile, in elements
     floating origin, floating least, floating magic,
-    floating *terms,            # OUT  (n_classes up to a multiple of 16,), zeros behind the last class
+    floating *terms,            # OUT  (n_classes up to a multiple of 64,), zeros behind the last class
 ) noexcept nogil:
-    cdef Py_ssize_t j = 0
+    cdef Py_ssize_t j = n_classes // 16 * 16
     cdef int l
+    while j < (n_classes + 63) // 64 * 64:
+        for l in range(16):
+            terms[j + l] = 0
+        j += 16
+    j = 0
     while j + 32 <= n_classes:
-        terms_of_block(x + j, ahead, origin, least, magic, terms + j)
+        terms_of_block(x + j, 32, ahead, origin, least, magic, terms + j)
         j += 32
-    if j == n_classes:
-        return
-    if n_classes >= 32:         # once more what the last whole block has in common with the end
-        terms_of_block(x + n_classes - 32, ahead, origin, least, magic, terms + n_classes - 32)
-    else:
+    if n_classes < 16:
         while j < n_classes:
             terms[j] = term(x[j], origin, least, magic, False)
             j += 1
-    for l in range((16 - n_classes % 16) % 16):
-        terms[n_classes + l] = 0
+        return
+    while j < n_classes:        # once more what the last whole block has in common with the end
+        j = j if j < n_classes - 16 else n_classes - 16
+        terms_of_block(x + j, 16, ahead, origin, least, magic, terms + j)
+        j += 16
 
 
 cdef inline void sums_of_row(
-    const floating *terms,      # IN   (n_classes up to a multiple of 16,)
+    const floating *terms,      # IN   (n_classes up to a multiple of 64,)
     Py_ssize_t n_classes,
     floating top,
     double *total,              # OUT  (8,), of the terms below top
@@ -95,26 +104,41 @@ cdef inline void sums_of_row(
         everything[l] = 0
     while j < n_classes:
         p = terms + j
-        if j + 48 < n_classes:
-            for l in range(16):
-                sums[l] = ((below(p[l], top) + below(p[l + 16], top)) + below(p[l + 32], top)) + below(p[l + 48], top)
-            for l in range(16):
-                everything[l] += (p[l] + p[l + 16]) + (p[l + 32] + p[l + 48])
-            j += 64
-        else:
-            for l in range(16):
-                sums[l] = 0
-            while j < n_classes:
-                for l in range(16):
-                    sums[l] += below(terms[j + l], top)
-                for l in range(16):
-                    everything[l] += terms[j + l]
-                j += 16
+        for l in range(16):
+            sums[l] = ((below(p[l], top) + below(p[l + 16], top)) + below(p[l + 32], top)) + below(p[l + 48], top)
+        for l in range(16):
+            everything[l] += (p[l] + p[l + 16]) + (p[l + 32] + p[l + 48])
+        j += 64
         for l in range(8):
             pairs[l] = sums[l] + sums[l + 8]
         add_to_totals(<const floating *>&pairs[0], total, carry)
     for l in range(8):
         all[l] = everything[l] + everything[l + 8]
+
+
+cdef inline void fold_rows(
+    const double *totals, const double *carries,    # IN   (FOLD, 8)
+    bint carried,               # whether the carries count: columns.pxi has none for few classes
+    double *sum,                # OUT  (FOLD,)
+    floating like,
+) noexcept nogil:
+    """What is left of each row's eight totals."""
+    cdef double[32] fours, four_carries
+    cdef double[16] twos, two_carries
+    cdef double[8] left
+    cdef int l
+    for l in range(4):
+        add_exactly(totals + 16 * l, carries + 16 * l, totals + 16 * l + 1, carries + 16 * l + 1, 2, &fours[8 * l],
+                    &four_carries[8 * l], like)
+    for l in range(2):
+        add_exactly(<const double *>&fours[16 * l], <const double *>&four_carries[16 * l],
+                    <const double *>&fours[16 * l + 1], <const double *>&four_carries[16 * l + 1], 2, &twos[8 * l],
+                    &two_carries[8 * l], like)
+    add_exactly(<const double *>&twos[0], <const double *>&two_carries[0], <const double *>&twos[1],
+                <const double *>&two_carries[1], 2, sum, &left[0], like)
+    if floating is double and carried:
+        for l in range(8):
+            sum[l] += left[l]
 
 
 cdef void measure_rows(
@@ -133,9 +157,6 @@ cdef void measure_rows(
     cdef floating[8] top, origin, least, magic, at_top
     cdef double[8] below_top, equal
     cdef double[64] totals, carries
-    cdef double[32] fours, four_carries
-    cdef double[16] twos, two_carries
-    cdef double[8] left
     cdef floating[64] alls
     cdef floating[32] all_fours
     cdef floating[16] all_twos
@@ -158,19 +179,8 @@ cdef void measure_rows(
             terms_of_row(p, n_classes, ahead, origin[row], least[row], magic[row], t)
             sums_of_row(<const floating *>t, n_classes, at_top[row], &totals[8 * row], &carries[8 * row],
                         &alls[8 * row])
-        for l in range(4):
-            add_exactly(<const double *>&totals[16 * l], <const double *>&carries[16 * l],
-                        <const double *>&totals[16 * l + 1], <const double *>&carries[16 * l + 1], 2, &fours[8 * l],
-                        &four_carries[8 * l], top[0])
-        for l in range(2):
-            add_exactly(<const double *>&fours[16 * l], <const double *>&four_carries[16 * l],
-                        <const double *>&fours[16 * l + 1], <const double *>&four_carries[16 * l + 1], 2, &twos[8 * l],
-                        &two_carries[8 * l], top[0])
-        add_exactly(<const double *>&twos[0], <const double *>&two_carries[0], <const double *>&twos[1],
-                    <const double *>&two_carries[1], 2, &below_top[0], &left[0], top[0])
-        if floating is double and n_classes > 16:
-            for l in range(8):
-                below_top[l] += left[l]
+        fold_rows(<const double *>&totals[0], <const double *>&carries[0], n_classes > 16, &below_top[0],
+                  top[0])
         for l in range(32):
             all_fours[l] = alls[2 * l] + alls[2 * l + 1]
         for l in range(16):
@@ -181,4 +191,98 @@ cdef void measure_rows(
             maximum[first + row] = top[row]
             sum[first + row] = below_top[row] * (1 / unit(top[row]))
             ties[first + row] = equal[row]
+        first += FOLD
+
+
+cdef inline void add_costs(
+    const floating *x,          # IN   (64,)
+    const floating *mass,       # IN   (64,)
+    floating top,
+    bint with_mass,             # a constant
+    double *total,              # INOUT (8,), the sum of mass * (top - x)
+    double *carry,              # INOUT (8,)
+    double *total_mass,         # INOUT (8,), if with_mass
+    double *mass_carry,         # INOUT (8,), if with_mass
+) noexcept nogil:
+    cdef floating[16] sums
+    cdef floating[8] pairs
+    cdef int l
+    for l in range(16):
+        sums[l] = cost_of_four(x + l, 16, mass + l, 16, top)
+    for l in range(8):
+        pairs[l] = sums[l] + sums[l + 8]
+    add_to_totals(<const floating *>&pairs[0], total, carry)
+    if with_mass:
+        for l in range(16):
+            sums[l] = ((mass[l] + mass[l + 16]) + mass[l + 32]) + mass[l + 48]
+        for l in range(8):
+            pairs[l] = sums[l] + sums[l + 8]
+        add_to_totals(<const floating *>&pairs[0], total_mass, mass_carry)
+
+
+cdef inline void cost_of_row(
+    const floating *x, const floating *mass, Py_ssize_t n_classes, floating top, bint with_mass, double *total,
+    double *carry, double *total_mass, double *mass_carry,
+) noexcept nogil:
+    """add_costs() for a row, from zero; the last block is filled up with classes that cost nothing."""
+    cdef floating[64] last, last_mass
+    cdef floating[16] fill, zero
+    cdef double[8] costs, cost_carry, masses, carries
+    cdef Py_ssize_t j = 0
+    cdef int l
+    for l in range(8):
+        costs[l] = cost_carry[l] = masses[l] = carries[l] = 0
+    while j + 64 <= n_classes:
+        add_costs(x + j, mass + j, top, with_mass, &costs[0], &cost_carry[0], &masses[0], &carries[0])
+        j += 64
+    if j < n_classes:
+        for l in range(16):
+            fill[l], zero[l] = top, 0
+        for l in range(0, 64, 16):
+            copy_lanes(<const floating *>&fill[0], &last[l])
+            copy_lanes(<const floating *>&zero[0], &last_mass[l])
+        memcpy(last, x + j, (n_classes - j) * sizeof(floating))
+        memcpy(last_mass, mass + j, (n_classes - j) * sizeof(floating))
+        add_costs(<const floating *>&last[0], <const floating *>&last_mass[0], top, with_mass, &costs[0],
+                  &cost_carry[0], &masses[0], &carries[0])
+    for l in range(8):
+        total[l] = costs[l]
+        carry[l] = cost_carry[l]
+    if with_mass:
+        for l in range(8):
+            total_mass[l] = masses[l]
+            mass_carry[l] = carries[l]
+
+
+cdef void cost_of_rows(
+    const floating *x,          # IN   (n_rows, n_classes)
+    Py_ssize_t n_rows,
+    Py_ssize_t n_classes,
+    Py_ssize_t row_stride,
+    const floating *mass,       # IN   (n_rows, n_classes)
+    Py_ssize_t mass_stride,
+    bint shared,                # one mass for all rows, whose sum is known
+    const floating *maximum,    # IN   (n_rows,)
+    double *cost,               # OUT  (n_rows,), sum of mass * (maximum - x)
+    double *total_mass,         # OUT  (n_rows,), unless shared
+) noexcept nogil:
+    """In the order of sums_of_row."""
+    cdef double[64] totals, carries, masses, mass_carries
+    cdef double[8] folded
+    cdef Py_ssize_t first = 0, n, row
+    while first < n_rows:
+        n = n_rows - first if n_rows - first < FOLD else FOLD
+        for row in range(n):
+            if not shared:
+                cost_of_row(x + (first + row) * row_stride, mass + (first + row) * mass_stride, n_classes,
+                            maximum[first + row], True, &totals[8 * row], &carries[8 * row], &masses[8 * row],
+                            &mass_carries[8 * row])
+            else:
+                cost_of_row(x + (first + row) * row_stride, mass, n_classes, maximum[first + row], False,
+                            &totals[8 * row], &carries[8 * row], NULL, NULL)
+        fold_rows(<const double *>&totals[0], <const double *>&carries[0], True, &folded[0], maximum[0])
+        memcpy(cost + first, folded, n * sizeof(double))
+        if not shared:
+            fold_rows(<const double *>&masses[0], <const double *>&mass_carries[0], True, &folded[0], maximum[0])
+            memcpy(total_mass + first, folded, n * sizeof(double))
         first += FOLD

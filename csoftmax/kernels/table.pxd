@@ -8,12 +8,15 @@ cdef enum:
     CHUNK = 2048            # classes that share one maximum; longer rows merge the states of their chunks in order
     MAX_TILE_ROWS = 256     # rows that one tile may hold
     MAX_DIMS = 64           # as in NumPy
+    ALWAYS_LANES = 384      # bytes; rows so short are always lanes
 
 cdef enum Output:           # what is written for every class
     NOTHING
     PROBABILITY             # softmax
     LOG_PROBABILITY         # log_softmax
     GRADIENT                # of the cross-entropy with respect to the logits
+    SOFTMAX_BACKWARD        # from here on of a loss with respect to x, from its gradient with respect to the result:
+    LOG_SOFTMAX_BACKWARD    # x is the result, other that gradient
 
 cdef enum Orientation:
     ROWS                    # a tile is (n_rows, n_classes): classes are lanes
@@ -30,16 +33,14 @@ cdef struct Layout:         # where the elements of an array lie; strides in byt
     Py_ssize_t[MAX_DIMS] shape
     Py_ssize_t[MAX_DIMS] strides
     Py_ssize_t class_stride
+    bint rows               # rows are contiguous, at one distance from each other (an output's: at none),
+    bint columns            # or neighbouring rows are neighbours in memory; else elements are gathered and scattered
+    bint collides           # columns whose classes share a few sets of the cache: brought together first
 
 cdef struct Task:
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
-    bint x_rows             # x and out: rows are contiguous, at one distance from each other (out: at none),
-    bint out_rows
-    bint x_columns          # or neighbouring rows are neighbours in memory; else elements are gathered and scattered
-    bint out_columns
-    bint x_collides         # x_columns whose classes share a few sets of the cache: brought together first
     bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes
@@ -56,16 +57,39 @@ cdef struct Task:
     bint has_ignore_index
     int64_t ignore_index
     double scale            # of the gradient
+    double temperature      # logits are divided by it
+    bint has_added          # logits are x + other
+    bint has_probabilities  # the targets are other, of x's shape
+    # A row's loss is the sum over the classes of mass * -log_probability. The mass of a class is
+    #   index targets:          smooth * weight, and for the target kept * weight more
+    #   probability targets:    (kept * probability + smooth) * weight
+    double kept             # 1 - label_smoothing
+    double smooth           # label_smoothing / n_classes
+    const double *weight            # (n_classes,), or NULL for ones
+    const double *sample_weight     # (n_rows,), of the loss, or NULL for ones
+    const double *grad_weight       # (n_rows,), of the gradient, or NULL for ones
+    const void *mass                # (n_classes,), of the dtype, or NULL: smooth * weight, with probabilities weight
+    const double *chunk_mass        # (n_chunks,), its sums, unless has_probabilities
+    const int64_t *index            # (n_rows, n_indices), or NULL
+    Py_ssize_t n_indices
+    void *picked            # OUT (n_rows, n_indices), the log-probabilities at index
     Layout x                # the fields before this one are zero unless they are set
     Layout out              # unless output is NOTHING
+    Layout other            # if has_added, has_probabilities, or backward
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
-# steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits and for its
-# terms, or with keep_terms for those of all chunks. Both are aligned to 64 bytes.
+# steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits, for its terms, or
+# with keep_terms for those of all chunks, and twice as much again where there are masses or a gradient to go back.
+# Both are aligned to 64 bytes.
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
     Py_ssize_t end_chunk, char *board, char *scratch,
 ) noexcept nogil
+
+cdef inline Py_ssize_t padded_chunk(const Task *task) noexcept nogil:
+    """Classes that a chunk has room for: whole blocks of 64 as ROWS, where zeros fill up the sums."""
+    cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
+    return (n + 63) // 64 * 64 if task.orientation == ROWS else n
 
 cdef struct Kernels:
     tile_function[2] tile               # float32, float64

@@ -5,15 +5,13 @@ from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, WRITE,
-    Kernels, Layout, Orientation, Steps, Task,
+    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_TILE_ROWS, MEASURE,
+    NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation, Steps, Task, padded_chunk,
 )
 
 cdef extern from "lanes.h" nogil:
     void stream_bytes(char *out, const char *start, size_t size)
     void stream_fence()
-    void copy_lanes_f32(float *to, const float *start)
-    void copy_lanes_f64(double *to, const double *start)
     void transpose_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
     void transpose_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
 
@@ -178,66 +176,152 @@ cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_
     part.n_classes = task.n_classes - part.first_class
     if part.n_classes > CHUNK:
         part.n_classes = CHUNK
-    part.term_stride = (part.n_classes + 15) // 16 * 16 if task.orientation == ROWS else part.width
+    part.term_stride = (part.n_classes + 63) // 64 * 64 if task.orientation == ROWS else part.width
     return part
 
 
 cdef const floating *take(
-    const Task *task, Part *part, floating *room, bint is_there, Py_ssize_t *stride,
+    const Task *task, const Layout *source, Part *part, floating *room, bint is_there, Py_ssize_t *stride,
 ) noexcept nogil:
-    """The part's logits: where they lie if the kernels can read them there, else brought into room.
+    """The part's elements of x or other: where they lie if the kernels can read them there, else brought into room.
 
     is_there: room still holds them.
     stride is that of rows (ROWS) or of classes (COLUMNS); columns from n_rows up to width hold zeros.
     """
     cdef Py_ssize_t offset, j, row
     cdef Py_ssize_t item = sizeof(floating)
-    cdef Py_ssize_t row_stride = task.x.strides[0] // item if task.x.n_dims else task.n_classes
+    cdef Py_ssize_t row_stride = source.strides[0] // item if source.n_dims else task.n_classes
     cdef const floating *x
-    row_offsets(&task.x, part.first_row, 1, &offset)
+    row_offsets(source, part.first_row, 1, &offset)
     if part.orientation == ROWS:
-        if task.x_rows:
+        if source.rows:
             stride[0] = row_stride
-            return <const floating *>(task.x.data + offset) + part.first_class
+            return <const floating *>(source.data + offset) + part.first_class
         stride[0] = part.n_classes
         if not is_there:
-            gather(&task.x, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
+            gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
         return room
-    if task.x_columns and part.n_rows == part.width:
-        stride[0] = task.x.class_stride // item
-        x = <const floating *>(task.x.data + offset) + part.first_class * stride[0]
+    if source.columns and part.n_rows == part.width:
+        stride[0] = source.class_stride // item
+        x = <const floating *>(source.data + offset) + part.first_class * stride[0]
         part.ahead.start = <const char *>(x + part.width)
         part.ahead.row_step = item
-        part.ahead.class_step = task.x.class_stride
-        if not task.x_collides:
+        part.ahead.class_step = source.class_stride
+        if not source.collides:
             return x
         stride[0] = part.width
         if not is_there:
             for j in range(part.n_classes):
-                memcpy(room + j * part.width, <const char *>x + j * task.x.class_stride, part.width * item)
+                memcpy(room + j * part.width, <const char *>x + j * source.class_stride, part.width * item)
         return room
     stride[0] = part.width
     if is_there:
         return room
     part.ahead.start = <const char *>room
-    if task.x_rows:
-        x = <const floating *>(task.x.data + offset) + part.first_class
+    if source.rows:
+        x = <const floating *>(source.data + offset) + part.first_class
         transpose(x, part.n_rows, part.n_classes, row_stride, room, part.width)
         part.ahead.start = <const char *>(x + part.n_rows * row_stride)
         part.ahead.row_step = row_stride * item
         part.ahead.class_step = 16 * item
     else:
-        gather(&task.x, part.first_row, part.n_rows, part.first_class, part.n_classes, room, 1, part.width)
+        gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, 1, part.width)
     for j in range(part.n_classes):
         for row in range(part.n_rows, part.width):
             room[j * part.width + row] = 0
     return room
 
 
+cdef inline floating largest(floating like) noexcept nogil:
+    if floating is float:
+        return 3.4028234663852886e38
+    else:
+        return 1.7976931348623157e308
+
+
+cdef inline floating quotient(floating x, floating temperature) noexcept nogil:
+    """x / temperature; finite for finite x, so that no row becomes NaN by it."""
+    cdef floating top = largest(x), value = x / temperature
+    value = top if value > top and x <= top else value
+    return -top if value < -top and x >= -top else value
+
+
+cdef const floating *take_logits(
+    const Task *task, Part *part, floating *room, floating *added_room, bint is_there, Py_ssize_t *stride,
+) noexcept nogil:
+    """take() of x, and what the kernels are to see of it: with `other` added, divided by the temperature."""
+    cdef bint changed = task.has_added or task.temperature != 1
+    cdef Py_ssize_t n, m, i, j, added_stride = 0
+    cdef floating temperature = <floating>task.temperature
+    cdef const floating *x
+    cdef const floating *added
+    cdef floating *to
+    is_there = is_there and part.orientation == task.orientation
+    x = take(task, &task.x, part, room, is_there, stride)
+    if not changed:
+        return x
+    n, m = part.n_rows, part.n_classes
+    if part.orientation == COLUMNS:
+        n, m = m, part.width
+    if is_there:
+        stride[0] = m
+        return room
+    added = NULL
+    if task.has_added:
+        added = take(task, &task.other, part, added_room, False, &added_stride)
+    for i in range(n):
+        to = room + i * m
+        if added != NULL:
+            for j in range(m):
+                # A weight of zero, whose logarithm is -inf, takes out also what is infinite or NaN.
+                to[j] = -<floating>INFINITY if added[i * added_stride + j] == -INFINITY else (
+                    x[i * stride[0] + j] + added[i * added_stride + j])
+        if task.temperature != 1:
+            for j in range(m):
+                to[j] = quotient(to[j] if added != NULL else x[i * stride[0] + j], temperature)
+    stride[0] = m
+    return room
+
+
+cdef const floating *take_mass(
+    const Task *task, Part *part, floating *room, floating *raw_room, bint is_there, Py_ssize_t *stride,
+    int *row_step,
+) noexcept nogil:
+    """The masses of a part, as rows (stride 0 if all have one) or with rows as lanes (row_step 0 if all have one)."""
+    cdef Py_ssize_t n, m, i, j, raw_stride = 0
+    cdef const floating *raw
+    cdef const floating *of_class = <const floating *>task.mass
+    cdef floating kept = <floating>task.kept, smooth = <floating>task.smooth
+    if not task.has_probabilities:
+        row_step[0] = 0
+        stride[0] = 0 if part.orientation == ROWS else 1
+        return of_class + part.first_class
+    row_step[0] = 1
+    if kept == 1 and smooth == 0 and of_class == NULL:
+        return take(task, &task.other, part, room, is_there, stride)
+    n, m = part.n_rows, part.n_classes
+    if part.orientation == COLUMNS:
+        n, m = m, part.width
+    stride[0] = m
+    if is_there:
+        return room
+    raw = take(task, &task.other, part, raw_room, False, &raw_stride)
+    for i in range(n):
+        for j in range(m):
+            room[i * m + j] = mul_add(kept, raw[i * raw_stride + j], smooth)
+        if of_class != NULL and part.orientation == ROWS:
+            for j in range(m):
+                room[i * m + j] *= of_class[part.first_class + j]
+        elif of_class != NULL:
+            for j in range(m):
+                room[i * m + j] *= of_class[part.first_class + i]
+    return room
+
+
 cdef floating *destination(const Task *task, const Part *part, floating *values, Py_ssize_t *stride) noexcept nogil:
     """Where values are written as they come: the output itself if they may lie there at once, else `values`."""
     cdef Py_ssize_t offset
-    cdef bint at_once = task.out_rows if part.orientation == ROWS else task.out_columns
+    cdef bint at_once = task.out.rows if part.orientation == ROWS else task.out.columns
     if task.stream or part.n_rows != part.width or not at_once:
         stride[0] = part.n_classes if part.orientation == ROWS else part.width
         return values
@@ -254,14 +338,14 @@ cdef void put(const Task *task, const Part *part, const floating *values, floati
     cdef char *to
     row_offsets(&task.out, part.first_row, 1, &offset)
     to = task.out.data + offset + part.first_class * task.out.class_stride
-    if part.orientation == ROWS and task.out_rows:
+    if part.orientation == ROWS and task.out.rows:
         put_block(to, values, size, task.stream)
     elif part.orientation == ROWS:
         scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
-    elif task.out_columns:
+    elif task.out.columns:
         for j in range(part.n_classes):
             put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.stream)
-    elif task.out_rows and part.n_classes == task.n_classes:
+    elif task.out.rows and part.n_classes == task.n_classes:
         if task.stream:
             transpose(values, part.n_classes, part.n_rows, part.width, room, part.n_classes)
             put_block(to, room, size, True)
@@ -278,6 +362,8 @@ cdef struct Board:
     void *chunk_maximum         # floating
     double *chunk_sum
     double *chunk_ties
+    double *chunk_cost          # where classes have masses: sum of mass * (maximum - x)
+    double *chunk_mass          # with probability targets: sum of masses
     # (width,) each: the states and numbers of the rows
     void *maximum               # floating
     double *sum                 # of exp(x - M) over the classes below the maximum
@@ -285,6 +371,7 @@ cdef struct Board:
     void *at_target             # floating, the target's logit
     double *factor              # PROBABILITY, GRADIENT: exp(x - M) times factor + factor_low is a class's value
     double *factor_low
+    double *scale               # GRADIENT: what a mass is multiplied by
     void *a                     # floating: LOG_PROBABILITY: (x - a) + b is the value
     void *b                     # floating; GRADIENT: the target's value
     bint *special               # whether some row is not finite
@@ -292,7 +379,7 @@ cdef struct Board:
 
 cdef Py_ssize_t board_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
     """In bytes, for the larger dtype; a multiple of 64."""
-    return (8 * width * (3 * n_chunks + 8) + 64 + 63) // 64 * 64
+    return (8 * width * (5 * n_chunks + 9) + 64 + 63) // 64 * 64
 
 
 cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
@@ -304,12 +391,16 @@ cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcep
     board.at_target = p + 3 * width
     board.factor = p + 4 * width
     board.factor_low = p + 5 * width
-    board.a = p + 6 * width
-    board.b = p + 7 * width
-    board.chunk_maximum = p + 8 * width
-    board.chunk_sum = p + (8 + n_chunks) * width
-    board.chunk_ties = p + (8 + 2 * n_chunks) * width
-    board.special = <bint *>(p + (8 + 3 * n_chunks) * width)
+    board.scale = p + 6 * width
+    board.a = p + 7 * width
+    board.b = p + 8 * width
+    p += 9 * width
+    board.chunk_maximum = p
+    board.chunk_sum = p + n_chunks * width
+    board.chunk_ties = p + 2 * n_chunks * width
+    board.chunk_cost = p + 3 * n_chunks * width
+    board.chunk_mass = p + 4 * n_chunks * width
+    board.special = <bint *>(p + 5 * n_chunks * width)
     return board
 
 
@@ -353,19 +444,63 @@ cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept n
     return target if 0 <= target < n_classes else 0
 
 
+cdef inline bint has_masses(const Task *task) noexcept nogil:
+    return task.mass != NULL or task.has_probabilities
+
+
+cdef void measure_masses(
+    const Task *task, Board *board, Part *part, Py_ssize_t chunk, const floating *x, Py_ssize_t stride,
+    floating *room, floating *spare,
+) noexcept nogil:
+    cdef const floating *maximum = <const floating *>board.chunk_maximum + chunk * part.width
+    cdef double *cost = board.chunk_cost + chunk * part.width
+    cdef double *total = board.chunk_mass + chunk * part.width
+    cdef Py_ssize_t mass_stride = 0, row, j
+    cdef int row_step = 0, found = 0
+    cdef const floating *mass = take_mass(task, part, room, spare, False, &mass_stride, &row_step)
+    cdef floating of_class, distance
+    if part.orientation == ROWS:
+        cost_of_rows(x, part.n_rows, part.n_classes, stride, mass, mass_stride, row_step == 0, maximum,
+                     cost, total)
+    else:
+        cost_of_columns(x, stride, part.n_classes, task.n_classes * <Py_ssize_t>sizeof(floating) <= ALWAYS_LANES,
+                        part.width, mass, mass_stride, row_step, maximum, cost, total)
+    if row_step == 0:
+        for row in range(part.n_rows):
+            total[row] = task.chunk_mass[chunk]
+    for row in range(part.n_rows):
+        found |= cost[row] != cost[row]
+    for row in range(part.n_rows if found else 0):
+        if cost[row] == cost[row]:
+            continue
+        # No mass at an infinite distance, infinite summands' carries, or a row that holds a NaN, whose loss is that.
+        cost[row] = 0
+        for j in range(part.n_classes):
+            if part.orientation == ROWS:
+                of_class = mass[row * mass_stride + j]
+                distance = x[row * stride + j]
+            else:
+                of_class = mass[j * mass_stride + row * row_step]
+                distance = x[j * stride + row]
+            if of_class != 0:   # a chunk of nothing but -inf is infinitely far from the row's maximum
+                cost[row] += of_class * (maximum[row] - distance if maximum[row] > -INFINITY else <floating>INFINITY)
+
+
 cdef void measure_chunk(
     const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk, floating *room,
-    floating *terms,
+    floating *terms, floating *mass_room, floating *spare,
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk)
     cdef Py_ssize_t stride = 0, row, target
-    cdef const floating *x = take(task, &part, room, False, &stride)
+    cdef const floating *x = take_logits(task, &part, room, spare, False, &stride)
     cdef Py_ssize_t row_step = stride if task.orientation == ROWS else 1
     cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else stride
     cdef const int64_t *targets
     cdef floating *at_target = <floating *>board.at_target
     measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + chunk * part.width,
             board.chunk_sum + chunk * part.width, board.chunk_ties + chunk * part.width)
+    if has_masses(task):
+        measure_masses(task, board, &part, chunk, x, stride, mass_room, spare)
     if task.target != NULL:
         targets = task.target + first_row
         for row in range(n_rows):
@@ -399,6 +534,71 @@ cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
     return task.target != NULL and task.has_ignore_index and task.target[row] == task.ignore_index
 
 
+cdef struct Masses:             # of the rows of a tile
+    bint plain                  # all of it at the target, and 1
+    double[256] of_target       # the target's mass but for what every class has
+    double[256] of_class        # what the target's class has as every class has
+    double[256] shared          # the sum of what every class has
+    double[256] cost            # sum of that * (maximum - x)
+    double[256] scale           # of the gradient
+
+
+cdef void find_masses(
+    const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t width,
+    Py_ssize_t n_chunks, Masses *masses, floating like,
+) noexcept nogil:
+    cdef const floating *maximum = <const floating *>board.maximum
+    cdef const floating *of_chunk
+    cdef Py_ssize_t row, chunk, target
+    cdef double mass, apart
+    masses.plain = task.kept == 1 and task.weight == NULL and task.sample_weight == NULL and not has_masses(task)
+    for row in range(width):
+        masses.of_target[row] = task.kept if task.target != NULL else 0
+        masses.scale[row] = task.scale
+        masses.shared[row] = masses.cost[row] = 0
+    if task.grad_weight != NULL:
+        for row in range(n_rows):
+            masses.scale[row] *= task.grad_weight[first_row + row]
+    if task.target != NULL and (task.weight != NULL or task.mass != NULL):
+        for row in range(n_rows):
+            target = place_of(task.target[first_row + row], task.n_classes)
+            if task.weight != NULL:
+                masses.of_target[row] = task.kept * task.weight[target]
+            masses.of_class[row] = (<const floating *>task.mass)[target] if task.mass != NULL else <floating>0
+    if not has_masses(task):
+        return
+    for chunk in range(n_chunks):
+        of_chunk = <const floating *>board.chunk_maximum + chunk * width
+        for row in range(n_rows):
+            mass = board.chunk_mass[chunk * width + row]
+            apart = <double>maximum[row] - of_chunk[row]
+            masses.shared[row] += mass
+            masses.cost[row] += board.chunk_cost[chunk * width + row] + (mass * apart if 0 < apart < INFINITY else 0)
+
+
+cdef void pick(
+    const Task *task, const floating *shift, const double *lost, const double *ties, const floating *maximum,
+    Py_ssize_t first_row, Py_ssize_t n_rows,
+) noexcept nogil:
+    """Log-probabilities at the indices of each row: as LOGS has them."""
+    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t row, k, place
+    cdef floating x, low, temperature = <floating>task.temperature
+    row_offsets(&task.x, first_row, n_rows, offsets)
+    for row in range(n_rows):
+        low = <floating>(0 - lost[row])
+        for k in range(task.n_indices):
+            place = (first_row + row) * task.n_indices + k
+            memcpy(&x, task.x.data + offsets[row] + place_of(task.index[place], task.n_classes) * task.x.class_stride,
+                   sizeof(floating))
+            if task.temperature != 1:
+                x = quotient(x, temperature)
+            x = (x - shift[row]) + low
+            if isnan(ties[row]) or isinf(maximum[row]):
+                x = <floating>NAN
+            (<floating *>task.picked)[place] = x
+
+
 cdef void finish_rows(
     const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_chunks,
     floating like,              # of the dtype
@@ -411,8 +611,9 @@ cdef void finish_rows(
     cdef double *ties = board.ties
     cdef Py_ssize_t row, chunk
     cdef double high, low, m, total, rounded, back, inverse
-    cdef double[256] factor, factor_low, others, lost, loss
+    cdef double[256] factor, factor_low, numerator, others, lost, loss, logs
     cdef floating[256] top, shift
+    cdef Masses masses
     cdef floating origin, least, magic
     cdef bint special, near = are_near(task)
     memcpy(maximum, board.chunk_maximum, width * sizeof(floating))
@@ -424,31 +625,46 @@ cdef void finish_rows(
                   board.chunk_sum[chunk * width + row], board.chunk_ties[chunk * width + row])
     special = find_special(<const floating *>maximum, <const double *>ties, n_rows)
     board.special[0] = special
+    if task.target != NULL or task.has_probabilities:
+        find_masses(task, board, first_row, n_rows, width, n_chunks, &masses, like)
     if task.output == PROBABILITY or task.output == GRADIENT:
         # Also for the columns that fill up the lanes: choose_numbers() looks at all.
+        for row in range(width):
+            numerator[row] = 1
+        if task.output == GRADIENT:
+            for row in range(width):
+                numerator[row] = masses.scale[row] * (masses.of_target[row] + masses.shared[row])
         for row in range(width):
             refer(maximum[row], near, &origin, &least, &magic)
             top[row] = term(maximum[row], origin, least, magic, True)
         for row in range(width):
-            # scale / (the maximum's terms + those of the others), and what its roundings leave
+            # numerator / (the maximum's terms + those of the others), and what its roundings leave
             high = top[row] * (1 / unit(like)) * (1 + ties[row])
             total = high + sum[row]
             back = total - high
             low = (high - (total - back)) + (sum[row] - back)
             inverse = 1 / total
-            m = task.scale * inverse
+            m = numerator[row] * inverse
             factor[row] = m
-            factor_low[row] = (mul_add(-m, total, task.scale) - m * low) * inverse
+            factor_low[row] = (mul_add(-m, total, numerator[row]) - m * low) * inverse
         memcpy(board.factor, factor, width * sizeof(double))
         memcpy(board.factor_low, factor_low, width * sizeof(double))
     if task.output == GRADIENT:
-        # p_t - 1 = -(sum of all terms but the target's) / (sum of all terms)
+        memcpy(board.scale, masses.scale, width * sizeof(double))
+    if task.output == GRADIENT and task.target != NULL:
+        # Of the target's own mass p_t - 1 = -(sum of all terms but the target's) / (sum of all terms) is taken, so that
+        # it keeps its digits; then come the masses that smoothing gives to all classes.
         for row in range(n_rows):
             refer(maximum[row], near, &origin, &least, &magic)
             shift[row] = term(at_target[row], origin, least, magic, True)
         for row in range(n_rows):
             m = (top[row] * ties[row] + (<double>top[row] - shift[row])) * (1 / unit(like)) + sum[row]
-            b[row] = <floating>(-mul_add(factor[row], m, factor_low[row] * m))
+            if task.mass == NULL:
+                b[row] = <floating>(-mul_add(factor[row], m, factor_low[row] * m))
+            else:
+                high = shift[row] * (1 / unit(like))
+                high = (masses.shared[row] * high - masses.of_target[row] * m) / (m + high)
+                b[row] = <floating>(masses.scale[row] * (high - masses.of_class[row]))
     if task.output == PROBABILITY:
         return
     if near:                    # the reference is the maximum
@@ -463,6 +679,7 @@ cdef void finish_rows(
     for row in range(n_rows):
         # logsumexp = shift + lost: in the dtype, and what its rounding lost
         log1p_parts(others[row] + ties[row], like, &high, &low)
+        logs[row] = high
         m = maximum[row]
         shift[row] = <floating>(m + high)
         rounded = shift[row]
@@ -479,15 +696,31 @@ cdef void finish_rows(
                 if isnan(ties[row]) or isinf(maximum[row]):
                     like = <floating>NAN if isnan(ties[row]) else maximum[row]
                     (<floating *>task.logsumexp)[first_row + row] = like
-    if task.target == NULL:
+    if task.index != NULL:
+        pick(task, <const floating *>shift, <const double *>lost, <const double *>ties, <const floating *>maximum,
+             first_row, n_rows)
+    if task.target == NULL and not task.has_probabilities:
         return
-    for row in range(n_rows):
+    for row in range(n_rows if task.target != NULL else 0):
         # (shift - x_t) + lost, the difference exact; an infinite one is the loss
         m = -<double>at_target[row]
         high = shift[row] + m
         back = high - shift[row]
         low = (shift[row] - (high - back)) + (m - back)
         loss[row] = high + (low + lost[row]) if high < INFINITY else high
+    if not masses.plain:
+        for row in range(n_rows):
+            m = masses.of_target[row]
+            loss[row] = m * loss[row] if m != 0 else 0
+        if has_masses(task):
+            for row in range(n_rows):
+                loss[row] += masses.cost[row] + masses.shared[row] * logs[row]
+        if task.sample_weight != NULL:
+            for row in range(n_rows):
+                m = task.sample_weight[first_row + row]
+                loss[row] = m * loss[row] if m != 0 else 0
+        for row in range(n_rows):
+            loss[row] += 0.0        # never -0.0
     if special:
         for row in range(n_rows):
             if isnan(ties[row]) or isinf(maximum[row]):
@@ -510,6 +743,7 @@ cdef enum Formula:
 cdef enum Number:               # what a formula takes from a row
     FACTOR
     FACTOR_LOW
+    MASS                        # what a mass is multiplied by before it is taken off
     ORIGIN
     LEAST
     MAGIC
@@ -518,9 +752,10 @@ cdef enum Number:               # what a formula takes from a row
 
 
 cdef inline void write_group(
-    Formula formula, const floating *source, const floating *numbers, int step, floating *to,
+    Formula formula, const floating *source, const floating *mass, int mass_step, const floating *numbers, int step,
+    floating *to,
 ) noexcept nogil:
-    """Sixteen values; number k of lane l is numbers[k * step + l]."""
+    """Sixteen values; number k of lane l is numbers[k * step + l], its mass, if mass is not NULL, mass[l * mass_step]."""
     cdef floating[16] value     # read before anything is written: to may be source
     cdef int l
     for l in range(16):
@@ -532,63 +767,83 @@ cdef inline void write_group(
                 value[l] = term(value[l], numbers[ORIGIN * step + l], numbers[LEAST * step + l],
                                 numbers[MAGIC * step + l], True) * numbers[UNSCALE * step + l]
             value[l] = mul_add(value[l], numbers[FACTOR * step + l], value[l] * numbers[FACTOR_LOW * step + l])
-    if floating is float:
-        copy_lanes_f32(to, &value[0])
-    else:
-        copy_lanes_f64(to, &value[0])
+            if mass != NULL:
+                value[l] = mul_add(-mass[l * mass_step], numbers[MASS * step + l], value[l])
+    copy_lanes(<const floating *>&value[0], to)
 
 
 cdef inline void write_rows(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
-    const floating *numbers, floating *to, Py_ssize_t to_stride,
+    const floating *mass, Py_ssize_t mass_stride, const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     cdef int l, k
-    cdef floating[96] lanes     # (N_NUMBERS, 16)
+    cdef floating[112] lanes    # (N_NUMBERS, 16)
     cdef floating[16] last
+    cdef floating[16] last_mass
     cdef const floating *p
     cdef floating *q
     for row in range(n_rows):
         p = source + row * stride
         q = to + row * to_stride
-        for k in range(6 if formula == LOGITS else 2):
+        for k in range(N_NUMBERS if formula == LOGITS else 3 if mass != NULL else 2):
             for l in range(16):
                 lanes[16 * k + l] = numbers[MAX_TILE_ROWS * k + row]
         # A last group of fewer than 16 overlaps the one before: its values first, written last.
         if n_classes < 16:
             for l in range(16):
                 last[l] = p[l if l < n_classes else 0]
-            write_group(formula, <const floating *>&last[0], <const floating *>&lanes[0], 16, &last[0])
+            if mass != NULL:
+                for l in range(16):
+                    last_mass[l] = mass[l if l < n_classes else 0]
+            write_group(formula, <const floating *>&last[0],
+                        <const floating *>&last_mass[0] if mass != NULL else NULL, 1, <const floating *>&lanes[0], 16,
+                        &last[0])
             memcpy(q, last, n_classes * sizeof(floating))
-            continue
-        write_group(formula, p + n_classes - 16, <const floating *>&lanes[0], 16, &last[0])
-        j = 0
-        while j + 16 < n_classes:
-            write_group(formula, p + j, <const floating *>&lanes[0], 16, q + j)
-            j += 16
-        memcpy(q + n_classes - 16, last, sizeof(last))
+        else:
+            write_group(formula, p + n_classes - 16, mass + n_classes - 16 if mass != NULL else NULL, 1,
+                        <const floating *>&lanes[0], 16, &last[0])
+            j = 0
+            while j + 16 < n_classes:
+                write_group(formula, p + j, mass + j if mass != NULL else NULL, 1, <const floating *>&lanes[0], 16,
+                            q + j)
+                j += 16
+            memcpy(q + n_classes - 16, last, sizeof(last))
+        if mass != NULL:
+            mass += mass_stride
 
 
 cdef inline void write_columns(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *numbers, floating *to, Py_ssize_t to_stride,
+    const floating *mass, Py_ssize_t mass_stride, int row_step, const floating *numbers, floating *to,
+    Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     for j in range(n_classes):
         row = 0
         while row < width:
-            write_group(formula, source + j * stride + row, numbers + row, MAX_TILE_ROWS, to + j * to_stride + row)
+            write_group(formula, source + j * stride + row,
+                        mass + j * mass_stride + row * row_step if mass != NULL else NULL, row_step, numbers + row,
+                        MAX_TILE_ROWS, to + j * to_stride + row)
             row += 16
 
 
 cdef inline void write_values(
     Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
-    Py_ssize_t n_classes, const floating *numbers, floating *to, Py_ssize_t to_stride,
+    Py_ssize_t n_classes, const floating *mass, Py_ssize_t mass_stride, int row_step, const floating *numbers,
+    floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    if orientation == ROWS:
-        write_rows(formula, source, stride, n_rows, n_classes, numbers, to, to_stride)
+    """With masses of each row, of all rows, and without: the tests are here and not in the loops."""
+    if orientation == ROWS and (mass == NULL or formula == LOGS):
+        write_rows(formula, source, stride, n_rows, n_classes, NULL, 0, numbers, to, to_stride)
+    elif orientation == ROWS:
+        write_rows(formula, source, stride, n_rows, n_classes, mass, mass_stride, numbers, to, to_stride)
+    elif mass == NULL or formula == LOGS:
+        write_columns(formula, source, stride, n_rows, n_classes, NULL, 0, 0, numbers, to, to_stride)
+    elif row_step:
+        write_columns(formula, source, stride, n_rows, n_classes, mass, mass_stride, 1, numbers, to, to_stride)
     else:
-        write_columns(formula, source, stride, n_rows, n_classes, numbers, to, to_stride)
+        write_columns(formula, source, stride, n_rows, n_classes, mass, mass_stride, 0, numbers, to, to_stride)
 
 
 cdef void mend(
@@ -602,7 +857,7 @@ cdef void mend(
     cdef const floating *at_target = <const floating *>board.b
     cdef floating blank
     cdef int found = board.special[0]
-    if task.output == GRADIENT:
+    if task.output == GRADIENT and task.target != NULL:
         targets = task.target + part.first_row
         for row in range(part.n_rows):
             target = place_of(targets[row], task.n_classes) - part.first_class
@@ -651,13 +906,16 @@ cdef bint choose_numbers(
             fits &= (origin == chunk_origin) & (apart < 60)
             power[row] = two_to_the(-(apart if apart < 60 else 60))
     for row in range(part.width):
-        fits &= (board.factor[row] * power[row] > small) | (board.factor[row] * power[row] < -small)
+        fits &= (fabs(board.factor[row] * power[row]) > small) | (board.factor[row] == 0)
     if not fits:
         for row in range(part.width):
             power[row] = 1
         for row in range(part.width):
             refer(maximum[row], are_near(task), &numbers[ORIGIN * MAX_TILE_ROWS + row],
                   &numbers[LEAST * MAX_TILE_ROWS + row], &numbers[MAGIC * MAX_TILE_ROWS + row])
+    if has_masses(task):
+        for row in range(part.width):
+            numbers[MASS * MAX_TILE_ROWS + row] = <floating>board.scale[row]
     for row in range(part.width):
         # What is smaller loses digits if the scale is taken back with it: then the term is freed of it first.
         numbers[UNSCALE * MAX_TILE_ROWS + row] = <floating>(1 if fabs(board.factor[row]) > small else unscale)
@@ -671,31 +929,36 @@ cdef bint choose_numbers(
 
 cdef void write_chunk(
     const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk, floating *room,
-    bint is_there,              # room still holds the chunk's logits
+    bint is_there,              # rooms still hold the chunk's logits and masses
     floating *values,           # INOUT terms if task.keep_terms
+    floating *mass_room, floating *spare,
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk)
     cdef const floating *x = NULL
-    cdef floating[6 * 256] numbers      # (N_NUMBERS, MAX_TILE_ROWS)
-    cdef Py_ssize_t stride = 0, to_stride = 0
+    cdef const floating *mass = NULL
+    cdef floating[7 * 256] numbers      # (N_NUMBERS, MAX_TILE_ROWS)
+    cdef Py_ssize_t stride = 0, to_stride = 0, mass_stride = 0
+    cdef int row_step = 0
     cdef floating *to
-    if task.output == LOG_PROBABILITY and task.x_rows and task.out_rows and part.n_classes >= 16:
+    if task.output == LOG_PROBABILITY and task.x.rows and task.out.rows and part.n_classes >= 16:
         part.orientation = ROWS     # needs no exponentials: nothing to transpose
         part.width = n_rows
     to = destination(task, &part, values, &to_stride)
+    if task.output == GRADIENT and has_masses(task):
+        mass = take_mass(task, &part, mass_room, spare, is_there, &mass_stride, &row_step)
     if task.output == LOG_PROBABILITY:
-        x = take(task, &part, room, is_there, &stride)
+        x = take_logits(task, &part, room, spare, is_there, &stride)
         memcpy(&numbers[FACTOR * MAX_TILE_ROWS], board.a, part.width * sizeof(floating))
         memcpy(&numbers[FACTOR_LOW * MAX_TILE_ROWS], board.b, part.width * sizeof(floating))
-        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>&numbers[0], to,
-                     to_stride)
+        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, NULL, 0, 0,
+                     <const floating *>&numbers[0], to, to_stride)
     elif choose_numbers(task, board, &part, chunk, &numbers[0]):
         write_values(TERMS, part.orientation, <const floating *>values, part.term_stride, part.width, part.n_classes,
-                     <const floating *>&numbers[0], to, to_stride)
+                     mass, mass_stride, row_step, <const floating *>&numbers[0], to, to_stride)
     else:
-        x = take(task, &part, room, is_there, &stride)
-        write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>&numbers[0],
-                     to, to_stride)
+        x = take_logits(task, &part, room, spare, is_there, &stride)
+        write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, mass, mass_stride, row_step,
+                     <const floating *>&numbers[0], to, to_stride)
     mend(task, &part, board, to, to_stride)
     if to == values:
         put(task, &part, values, room)
@@ -708,22 +971,29 @@ cdef inline void run_tile(
     Py_ssize_t end_chunk, char *memory, char *scratch, floating like,
 ) noexcept nogil:
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
-    cdef Py_ssize_t chunk_size = ((task.n_classes if task.n_classes < CHUNK else CHUNK) + 15) // 16 * 16
+    cdef Py_ssize_t chunk_size = padded_chunk(task)
     cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width
     cdef Board board = board_at(memory, width, n_chunks)
+    cdef Py_ssize_t size = chunk_size * width
+    cdef Py_ssize_t step = size if task.keep_terms else 0
     cdef floating *room = <floating *>scratch
-    cdef floating *terms = room + chunk_size * width
-    cdef Py_ssize_t step = chunk_size * width if task.keep_terms else 0
+    cdef floating *terms = room + size
+    cdef floating *mass_room = terms + size + step * (n_chunks - 1)
+    cdef floating *spare = mass_room + size
     cdef Py_ssize_t chunk
+    if task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD:
+        for chunk in range(n_rows):
+            backward_row(task, first_row + chunk, room)
+        return
     if steps & MEASURE:
         for chunk in range(first_chunk, end_chunk):
-            measure_chunk(task, &board, first_row, n_rows, chunk, room, terms + chunk * step)
+            measure_chunk(task, &board, first_row, n_rows, chunk, room, terms + chunk * step, mass_room, spare)
     if steps & FINISH:
         finish_rows(task, &board, first_row, n_rows, width, n_chunks, like)
     if steps & WRITE and task.output != NOTHING:
         for chunk in range(first_chunk, end_chunk):
             write_chunk(task, &board, first_row, n_rows, chunk, room, (steps & MEASURE) != 0 and n_chunks == 1,
-                        terms + chunk * step)
+                        terms + chunk * step, mass_room, spare)
 
 
 cdef void tile_f32(

@@ -1,0 +1,376 @@
+"""PyTorch's softmax, log_softmax, logsumexp, cross_entropy and nll_loss: its names, arguments and defaults.
+
+Only arguments are translated here; arrays are NumPy's. The classes lie along axis 1, along 0 of a single row.
+"""
+
+import warnings
+
+import numpy as np
+
+from csoftmax import _checks, _functions, special
+
+__all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
+
+
+def softmax(input, dim=None, _stacklevel=3, dtype=None):
+    r"""Softmax with the signature of `torch.nn.functional.softmax`.
+
+    .. math:: p_j = \frac{\exp(x_j)}{\sum_k \exp(x_k)}
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
+        float32.
+    dim : int, optional
+        The axis along which the result sums to one. If left out, PyTorch's rule: 0 for an `input` of 0,
+        1 or 3 dimensions, else 1, with PyTorch's warning that this is deprecated.
+    _stacklevel : int, default 3
+        Which caller the warning names.
+    dtype : float16, float32 or float64, optional
+        Convert `input` to this before anything else.
+
+    Returns
+    -------
+    ndarray of `input`'s shape
+        float32, float64 or float16 as `input` or `dtype`; float64 for integers and bool.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is none of the above.
+    ValueError
+        If `dim` does not fit.
+
+    Warns
+    -----
+    UserWarning
+        If `dim` is left out.
+
+    Notes
+    -----
+    Error bound and special values are those of `csoftmax.softmax`.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax.functional as F
+    >>> F.softmax([[0, 0], [5, 5]], dim=1)
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
+    """
+    return _elementwise(_functions.softmax, "softmax", input, dim, _stacklevel, dtype)
+
+
+def log_softmax(input, dim=None, _stacklevel=3, dtype=None):
+    r"""Logarithm of the softmax with the signature of `torch.nn.functional.log_softmax`.
+
+    .. math:: \log p_j = x_j - \log \sum_k \exp(x_k)
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
+        float32.
+    dim : int, optional
+        The axis along which the exponentials of the result sum to one. If left out, PyTorch's rule: 0
+        for an `input` of 0, 1 or 3 dimensions, else 1, with PyTorch's warning that this is deprecated.
+    _stacklevel : int, default 3
+        Which caller the warning names.
+    dtype : float16, float32 or float64, optional
+        Convert `input` to this before anything else.
+
+    Returns
+    -------
+    ndarray of `input`'s shape
+        float32, float64 or float16 as `input` or `dtype`; float64 for integers and bool.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is none of the above.
+    ValueError
+        If `dim` does not fit.
+
+    Warns
+    -----
+    UserWarning
+        If `dim` is left out.
+
+    Notes
+    -----
+    Error bound and special values are those of `csoftmax.log_softmax`: results near zero keep their
+    digits.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax.functional as F
+    >>> F.log_softmax([20.0, 0.0], dim=0)
+    array([-2.06115362e-09, -2.00000000e+01])
+    """
+    return _elementwise(_functions.log_softmax, "log_softmax", input, dim, _stacklevel, dtype)
+
+
+def logsumexp(input, dim, keepdim=False):
+    r"""Logarithm of the sum of exponentials with the signature of `torch.logsumexp`.
+
+    .. math:: \log \sum_k \exp(x_k)
+
+    Parameters
+    ----------
+    input : array_like, any shape
+        float32 and float64 are computed as they are; integers and bool in float64; float16 in float32.
+    dim : int or tuple of int
+        The axis or axes to reduce.
+    keepdim : bool, default False
+        Keep the reduced axes, with size one.
+
+    Returns
+    -------
+    ndarray or scalar
+        float32 for float32 and float16, else float64.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is complex (`torch.logsumexp` takes that), longdouble, object or not a number.
+    ValueError
+        If `dim` does not fit or names an axis twice.
+
+    Notes
+    -----
+    Error bound and special values are those of `csoftmax.logsumexp`. Unlike PyTorch's, the result for
+    float16 is float32.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax.functional as F
+    >>> F.logsumexp([[1000.0, 1000.0], [0.0, 0.0]], dim=1)
+    array([1.00069315e+03, 6.93147181e-01])
+    >>> F.logsumexp([[0.0, 0.0], [0.0, 0.0]], dim=(0, 1))
+    np.float64(1.3862943611198906)
+    """
+    name = "functional.logsumexp"
+    input = special._real_array(input, "input", name, "torch.logsumexp")
+    if not isinstance(dim, (tuple, list)):
+        dim = _checks.axis_number(dim, input.ndim, name)  # None too is an error, as it is PyTorch's
+        return _functions.logsumexp(input, dim, keepdims=keepdim)
+    axes = special._axis_numbers(tuple(dim), input.ndim, name)
+    return special._reduced(input, axes, None, keepdim and input.ndim > 0, False)
+
+
+def cross_entropy(
+    input,
+    target,
+    weight=None,
+    size_average=None,
+    ignore_index=-100,
+    reduce=None,
+    reduction="mean",
+    label_smoothing=0.0,
+):
+    r"""Cross-entropy with the signature of `torch.nn.functional.cross_entropy`.
+
+    .. math:: \ell_n = -w_{y_n} \log \operatorname{softmax}(\text{input}_n)_{y_n}
+
+    Parameters
+    ----------
+    input : array_like, (C,), (N, C) or (N, C, d1, d2, ...)
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
+        float32.
+    target : array_like
+        Integers of `input`'s shape without the axis of the classes: class indices, 0 to C - 1. Floats of
+        `input`'s shape: class probabilities.
+    weight : array_like, (C,), optional
+        Weights of the classes. "mean" divides by the sum of the targets' weights, or, for probabilities,
+        by the number of rows.
+    size_average, reduce : bool, optional
+        PyTorch's older names for `reduction`, which they override, with its warning: `reduce=False` is
+        "none", `size_average=False` "sum", else "mean".
+    ignore_index : int or None, default -100
+        Rows with this class index do not count. Class probabilities take no notice of it.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the rows' losses.
+    label_smoothing : float, default 0.0
+        From 0 to 1: this much of each target is spread evenly over all classes.
+
+    Returns
+    -------
+    scalar, or ndarray of the rows' shape for "none"
+        In nats; float32 for float32 and float16 (where PyTorch's is float16), else float64.
+
+    Raises
+    ------
+    IndexError
+        If a target is neither a class nor `ignore_index`.
+    TypeError
+        If a dtype is none of the above.
+    ValueError
+        If shapes, `reduction` or `label_smoothing` do not fit.
+
+    Warns
+    -----
+    UserWarning
+        If `size_average` or `reduce` is given.
+
+    Notes
+    -----
+    This is `csoftmax.cross_entropy` along axis 1 (0 of a single row), with its error bound and special
+    values: a zero probability or weight at a log-probability of -inf adds nothing, where PyTorch's
+    result is NaN. The gradient is `csoftmax.cross_entropy_with_grad`'s.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import csoftmax.functional as F
+    >>> F.cross_entropy(np.float32([[20, 0]]), [0])
+    np.float32(2.0611537e-09)
+    >>> F.cross_entropy([[2.0, 1.0], [0.0, 3.0]], [0, 1], weight=[1, 3], reduction="none")
+    array([0.31326169, 0.14576205])
+    """
+    reduction = _reduction(size_average, reduce, reduction)
+    input, axis = _with_class_axis(input, "functional.cross_entropy")
+    return _functions.cross_entropy(
+        input,
+        target,
+        axis=axis,
+        weight=weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )
+
+
+def nll_loss(
+    input,
+    target,
+    weight=None,
+    size_average=None,
+    ignore_index=-100,
+    reduce=None,
+    reduction="mean",
+):
+    r"""Negative log-likelihood with the signature of `torch.nn.functional.nll_loss`.
+
+    .. math:: \ell_n = -w_{y_n} \text{input}_{n y_n}
+
+    Parameters
+    ----------
+    input : array_like, (C,), (N, C) or (N, C, d1, d2, ...)
+        Log-probabilities, as `log_softmax` gives them. float32 and float64 are computed as they are;
+        integers and bool in float64; float16 in float32.
+    target : array_like of integers, `input`'s shape without the axis of the classes
+        Class indices, 0 to C - 1.
+    weight : array_like, (C,), optional
+        Weights of the classes. "mean" divides by the sum of the targets' weights.
+    size_average, reduce : bool, optional
+        PyTorch's older names for `reduction`, which they override, with its warning: `reduce=False` is
+        "none", `size_average=False` "sum", else "mean".
+    ignore_index : int or None, default -100
+        Rows with this target do not count.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the rows' losses.
+
+    Returns
+    -------
+    scalar, or ndarray of `target`'s shape for "none"
+        float32 for float32 and float16 (where PyTorch's is float16), else float64.
+
+    Raises
+    ------
+    IndexError
+        If a target is neither a class nor `ignore_index`.
+    TypeError
+        If a dtype is none of the above.
+    ValueError
+        If shapes or `reduction` do not fit.
+
+    Warns
+    -----
+    UserWarning
+        If `size_average` or `reduce` is given.
+
+    Notes
+    -----
+    Where the log-probabilities are not needed otherwise, `cross_entropy` of the logits saves an array of
+    their size.
+
+    References
+    ----------
+    Blanchard, Higham and Higham, doi:10.1093/imanum/draa038.
+
+    Examples
+    --------
+    >>> import csoftmax.functional as F
+    >>> F.nll_loss(F.log_softmax([[2.0, 1.0], [0.0, 3.0]], dim=1), [0, 1], reduction="none")
+    array([0.31326169, 0.04858735])
+    """
+    reduction = _reduction(size_average, reduce, reduction)
+    input, axis = _with_class_axis(input, "functional.nll_loss")
+    return _functions.negative_log_likelihood(
+        input, target, axis, weight, ignore_index, reduction, "functional.nll_loss"
+    )
+
+
+def _elementwise(function, name, input, dim, stacklevel, dtype):
+    input = _checks.any_array(input, "input", "numbers", f"functional.{name}")
+    if dim is None:
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. "
+            "Change the call to include dim=X as an argument.",
+            stacklevel=stacklevel,
+        )
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+    if dtype is not None:
+        input = _converted(input, dtype, f"functional.{name}")
+    return function(input, dim)
+
+
+def _converted(input, dtype, function):
+    try:
+        given = np.dtype(dtype).type
+    except TypeError:
+        given = None
+    if given not in (np.float16, np.float32, np.float64):
+        raise TypeError(
+            f"{function}() needs a dtype of numpy.float16, float32 or float64, got {dtype!r}: choose one of these"
+        )
+    if input.dtype.kind not in "fiub":
+        return input  # the function itself says what is wrong with it
+    with np.errstate(all="ignore"):  # numbers may overflow or vanish
+        return input.astype(given, copy=False)
+
+
+def _with_class_axis(input, function):
+    input = _checks.any_array(input, "input", "numbers", function)
+    return input, 1 if input.ndim > 1 else 0
+
+
+def _reduction(size_average, reduce, reduction):
+    """Return what PyTorch takes for `reduction`: the older arguments override it."""
+    if size_average is None and reduce is None:
+        return reduction
+    if reduce is not None and not reduce:
+        reduction = "none"
+    else:
+        reduction = "mean" if size_average is None or size_average else "sum"
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
+        stacklevel=3,
+    )
+    return reduction
