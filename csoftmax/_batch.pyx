@@ -12,8 +12,8 @@ from libc.string cimport memset
 
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
-    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING,
-    PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Steps, Task, padded_chunk,
+    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_DIMS, MAX_TILE_ROWS,
+    MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Steps, Task, padded_chunk,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -535,10 +535,7 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
     if label_smoothing != 0 and task.n_classes:
         task.kept = 1 - label_smoothing
         task.smooth = label_smoothing / task.n_classes
-    if probabilities is not None and weight is not None:
-        masses = masses_of_classes(1, weight, task.n_classes, cnp.PyArray_TYPE(logits))
-        task.mass = cnp.PyArray_DATA(masses)
-    elif probabilities is None and task.smooth != 0:
+    if probabilities is None and task.smooth != 0:
         masses = masses_of_classes(task.smooth, weight, task.n_classes, cnp.PyArray_TYPE(logits))
         chunk_mass = sums_of_chunks(masses)
         task.mass = cnp.PyArray_DATA(masses)

@@ -40,15 +40,23 @@ cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcep
 cdef inline void add_products(
     const floating *y, const floating *g, Py_ssize_t n_classes, double g_top, double *lanes,
 ) noexcept nogil:
-    """Add y (g - g_top) to the lanes, or without y just g."""
-    cdef Py_ssize_t j = 0
+    """Add y (g - g_top) to the lanes, or without y just g; in blocks of 256 classes, so that errors do not pile up."""
+    cdef double[16] block
+    cdef Py_ssize_t j = 0, end
     cdef int l
-    while j + 16 <= n_classes:
+    while j < n_classes:
+        end = j + 256 if j + 256 < n_classes else n_classes
         for l in range(16):
-            lanes[l] += g[j + l] if y == NULL else y[j + l] * (g[j + l] - g_top)
-        j += 16
-    for l in range(n_classes - j):
-        lanes[l] += g[j + l] if y == NULL else y[j + l] * (g[j + l] - g_top)
+            block[l] = 0
+        while j + 16 <= end:
+            for l in range(16):
+                block[l] += g[j + l] if y == NULL else y[j + l] * (g[j + l] - g_top)
+            j += 16
+        for l in range(end - j):
+            block[l] += g[j + l] if y == NULL else y[j + l] * (g[j + l] - g_top)
+        for l in range(16):
+            lanes[l] += block[l]
+        j = end
 
 
 cdef void backward_row(const Task *task, Py_ssize_t row, floating *scratch) noexcept nogil:
@@ -92,8 +100,11 @@ cdef void backward_row(const Task *task, Py_ssize_t row, floating *scratch) noex
             add_products(<const floating *>NULL, g + (top - first + 1), m - (top - first + 1), 0, &lanes[0])
         else:
             add_products(<const floating *>NULL, g, m, 0, &lanes[0])
-    for l in range(16):
-        sum += lanes[l]
+    for l in range(8):
+        lanes[l] += lanes[l + 8]
+    for l in range(4):
+        lanes[l] += lanes[l + 4]
+    sum = (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
     at_top = 0
     if log:
         at_top = -<double>g_top * expm1(y_top) - exp(y_top) * sum

@@ -68,8 +68,8 @@ cdef struct Task:
     const double *weight            # (n_classes,), or NULL for ones
     const double *sample_weight     # (n_rows,), of the loss, or NULL for ones
     const double *grad_weight       # (n_rows,), of the gradient, or NULL for ones
-    const void *mass                # (n_classes,), of the dtype, or NULL: smooth * weight, with probabilities weight
-    const double *chunk_mass        # (n_chunks,), its sums, unless has_probabilities
+    const void *mass                # (n_classes,), of the dtype: smooth * weight, or NULL
+    const double *chunk_mass        # (n_chunks,), its sums
     const int64_t *index            # (n_rows, n_indices), or NULL
     Py_ssize_t n_indices
     void *picked            # OUT (n_rows, n_indices), the log-probabilities at index

@@ -290,14 +290,14 @@ cdef const floating *take_mass(
     """The masses of a part, as rows (stride 0 if all have one) or with rows as lanes (row_step 0 if all have one)."""
     cdef Py_ssize_t n, m, i, j, raw_stride = 0
     cdef const floating *raw
-    cdef const floating *of_class = <const floating *>task.mass
-    cdef floating kept = <floating>task.kept, smooth = <floating>task.smooth
+    cdef const double *weight = task.weight + part.first_class if task.weight != NULL else NULL
+    cdef double kept = task.kept, smooth = task.smooth
     if not task.has_probabilities:
         row_step[0] = 0
         stride[0] = 0 if part.orientation == ROWS else 1
-        return of_class + part.first_class
+        return <const floating *>task.mass + part.first_class
     row_step[0] = 1
-    if kept == 1 and smooth == 0 and of_class == NULL:
+    if kept == 1 and smooth == 0 and weight == NULL:
         return take(task, &task.other, part, room, is_there, stride)
     n, m = part.n_rows, part.n_classes
     if part.orientation == COLUMNS:
@@ -307,14 +307,15 @@ cdef const floating *take_mass(
         return room
     raw = take(task, &task.other, part, raw_room, False, &raw_stride)
     for i in range(n):
-        for j in range(m):
-            room[i * m + j] = mul_add(kept, raw[i * raw_stride + j], smooth)
-        if of_class != NULL and part.orientation == ROWS:
+        if weight == NULL:
             for j in range(m):
-                room[i * m + j] *= of_class[part.first_class + j]
-        elif of_class != NULL:
+                room[i * m + j] = <floating>mul_add(kept, raw[i * raw_stride + j], smooth)
+        elif part.orientation == ROWS:
             for j in range(m):
-                room[i * m + j] *= of_class[part.first_class + i]
+                room[i * m + j] = <floating>(weight[j] * mul_add(kept, raw[i * raw_stride + j], smooth))
+        else:
+            for j in range(m):
+                room[i * m + j] = <floating>(weight[i] * mul_add(kept, raw[i * raw_stride + j], smooth))
     return room
 
 
@@ -755,7 +756,7 @@ cdef inline void write_group(
     Formula formula, const floating *source, const floating *mass, int mass_step, const floating *numbers, int step,
     floating *to,
 ) noexcept nogil:
-    """Sixteen values; number k of lane l is numbers[k * step + l], its mass, if mass is not NULL, mass[l * mass_step]."""
+    """Sixteen values; number k of lane l is numbers[k * step + l], its mass mass[l * mass_step] unless mass is NULL."""
     cdef floating[16] value     # read before anything is written: to may be source
     cdef int l
     for l in range(16):
