@@ -831,8 +831,10 @@ def _any_cross_entropy(
     if grad_output is not None:
         scales = grad_output if sample_weight is None else grad_output * sample_weight
         grad_weight = np.ascontiguousarray(np.broadcast_to(scales, rows))
-    read = (probabilities, target, weight, sample_weight, grad_weight)
+    read = (target, weight, sample_weight, grad_weight)
     grad = _room_for(out, logits, *read) if with_grad else None
+    if grad is not None and probabilities is not None and np.may_share_memory(grad, probabilities):
+        grad = np.empty_like(logits)  # they are read once more after the first part is written
     loss = np.zeros(rows, logits.dtype if reduction == "none" else np.float64)
     _batch.cross_entropy(
         logits,

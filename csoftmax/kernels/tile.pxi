@@ -744,7 +744,6 @@ cdef enum Formula:
 cdef enum Number:               # what a formula takes from a row
     FACTOR
     FACTOR_LOW
-    MASS                        # what a mass is multiplied by before it is taken off
     ORIGIN
     LEAST
     MAGIC
@@ -753,10 +752,9 @@ cdef enum Number:               # what a formula takes from a row
 
 
 cdef inline void write_group(
-    Formula formula, const floating *source, const floating *mass, int mass_step, const floating *numbers, int step,
-    floating *to,
+    Formula formula, const floating *source, const floating *numbers, int step, floating *to,
 ) noexcept nogil:
-    """Sixteen values; number k of lane l is numbers[k * step + l], its mass mass[l * mass_step] unless mass is NULL."""
+    """Sixteen values; number k of lane l is numbers[k * step + l]."""
     cdef floating[16] value     # read before anything is written: to may be source
     cdef int l
     for l in range(16):
@@ -768,83 +766,89 @@ cdef inline void write_group(
                 value[l] = term(value[l], numbers[ORIGIN * step + l], numbers[LEAST * step + l],
                                 numbers[MAGIC * step + l], True) * numbers[UNSCALE * step + l]
             value[l] = mul_add(value[l], numbers[FACTOR * step + l], value[l] * numbers[FACTOR_LOW * step + l])
-            if mass != NULL:
-                value[l] = mul_add(-mass[l * mass_step], numbers[MASS * step + l], value[l])
     copy_lanes(<const floating *>&value[0], to)
 
 
 cdef inline void write_rows(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
-    const floating *mass, Py_ssize_t mass_stride, const floating *numbers, floating *to, Py_ssize_t to_stride,
+    const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     cdef int l, k
-    cdef floating[112] lanes    # (N_NUMBERS, 16)
+    cdef floating[96] lanes     # (N_NUMBERS, 16)
     cdef floating[16] last
-    cdef floating[16] last_mass
     cdef const floating *p
     cdef floating *q
     for row in range(n_rows):
         p = source + row * stride
         q = to + row * to_stride
-        for k in range(N_NUMBERS if formula == LOGITS else 3 if mass != NULL else 2):
+        for k in range(6 if formula == LOGITS else 2):
             for l in range(16):
                 lanes[16 * k + l] = numbers[MAX_TILE_ROWS * k + row]
         # A last group of fewer than 16 overlaps the one before: its values first, written last.
         if n_classes < 16:
             for l in range(16):
                 last[l] = p[l if l < n_classes else 0]
-            if mass != NULL:
-                for l in range(16):
-                    last_mass[l] = mass[l if l < n_classes else 0]
-            write_group(formula, <const floating *>&last[0],
-                        <const floating *>&last_mass[0] if mass != NULL else NULL, 1, <const floating *>&lanes[0], 16,
-                        &last[0])
+            write_group(formula, <const floating *>&last[0], <const floating *>&lanes[0], 16, &last[0])
             memcpy(q, last, n_classes * sizeof(floating))
-        else:
-            write_group(formula, p + n_classes - 16, mass + n_classes - 16 if mass != NULL else NULL, 1,
-                        <const floating *>&lanes[0], 16, &last[0])
-            j = 0
-            while j + 16 < n_classes:
-                write_group(formula, p + j, mass + j if mass != NULL else NULL, 1, <const floating *>&lanes[0], 16,
-                            q + j)
-                j += 16
-            memcpy(q + n_classes - 16, last, sizeof(last))
-        if mass != NULL:
-            mass += mass_stride
+            continue
+        write_group(formula, p + n_classes - 16, <const floating *>&lanes[0], 16, &last[0])
+        j = 0
+        while j + 16 < n_classes:
+            write_group(formula, p + j, <const floating *>&lanes[0], 16, q + j)
+            j += 16
+        memcpy(q + n_classes - 16, last, sizeof(last))
 
 
 cdef inline void write_columns(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *mass, Py_ssize_t mass_stride, int row_step, const floating *numbers, floating *to,
-    Py_ssize_t to_stride,
+    const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, j
     for j in range(n_classes):
         row = 0
         while row < width:
-            write_group(formula, source + j * stride + row,
-                        mass + j * mass_stride + row * row_step if mass != NULL else NULL, row_step, numbers + row,
-                        MAX_TILE_ROWS, to + j * to_stride + row)
+            write_group(formula, source + j * stride + row, numbers + row, MAX_TILE_ROWS, to + j * to_stride + row)
             row += 16
 
 
 cdef inline void write_values(
     Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
-    Py_ssize_t n_classes, const floating *mass, Py_ssize_t mass_stride, int row_step, const floating *numbers,
-    floating *to, Py_ssize_t to_stride,
+    Py_ssize_t n_classes, const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    """With masses of each row, of all rows, and without: the tests are here and not in the loops."""
-    if orientation == ROWS and (mass == NULL or formula == LOGS):
-        write_rows(formula, source, stride, n_rows, n_classes, NULL, 0, numbers, to, to_stride)
-    elif orientation == ROWS:
-        write_rows(formula, source, stride, n_rows, n_classes, mass, mass_stride, numbers, to, to_stride)
-    elif mass == NULL or formula == LOGS:
-        write_columns(formula, source, stride, n_rows, n_classes, NULL, 0, 0, numbers, to, to_stride)
-    elif row_step:
-        write_columns(formula, source, stride, n_rows, n_classes, mass, mass_stride, 1, numbers, to, to_stride)
+    if orientation == ROWS:
+        write_rows(formula, source, stride, n_rows, n_classes, numbers, to, to_stride)
     else:
-        write_columns(formula, source, stride, n_rows, n_classes, mass, mass_stride, 0, numbers, to, to_stride)
+        write_columns(formula, source, stride, n_rows, n_classes, numbers, to, to_stride)
+
+
+cdef void take_off_masses(
+    const Part *part, const floating *mass, Py_ssize_t stride, int row_step, const double *scale, floating *to,
+    Py_ssize_t to_stride,
+) noexcept nogil:
+    """The second part of a gradient. A pass of its own: as an option of the formulas it would double their loops."""
+    cdef Py_ssize_t row, j
+    cdef floating[256] of_row
+    cdef const floating *p
+    cdef floating *q
+    for row in range(part.width):
+        of_row[row] = <floating>-scale[row]
+    if part.orientation == ROWS:
+        for row in range(part.n_rows):
+            p = mass + row * stride
+            q = to + row * to_stride
+            for j in range(part.n_classes):
+                q[j] = mul_add(p[j], of_row[row], q[j])
+        return
+    for j in range(part.n_classes):
+        p = mass + j * stride
+        q = to + j * to_stride
+        if row_step:
+            for row in range(part.width):
+                q[row] = mul_add(p[row], of_row[row], q[row])
+        else:
+            for row in range(part.width):
+                q[row] = mul_add(p[0], of_row[row], q[row])
 
 
 cdef void mend(
@@ -914,9 +918,6 @@ cdef bint choose_numbers(
         for row in range(part.width):
             refer(maximum[row], are_near(task), &numbers[ORIGIN * MAX_TILE_ROWS + row],
                   &numbers[LEAST * MAX_TILE_ROWS + row], &numbers[MAGIC * MAX_TILE_ROWS + row])
-    if has_masses(task):
-        for row in range(part.width):
-            numbers[MASS * MAX_TILE_ROWS + row] = <floating>board.scale[row]
     for row in range(part.width):
         # What is smaller loses digits if the scale is taken back with it: then the term is freed of it first.
         numbers[UNSCALE * MAX_TILE_ROWS + row] = <floating>(1 if fabs(board.factor[row]) > small else unscale)
@@ -937,7 +938,7 @@ cdef void write_chunk(
     cdef Part part = part_of(task, first_row, n_rows, chunk)
     cdef const floating *x = NULL
     cdef const floating *mass = NULL
-    cdef floating[7 * 256] numbers      # (N_NUMBERS, MAX_TILE_ROWS)
+    cdef floating[6 * 256] numbers      # (N_NUMBERS, MAX_TILE_ROWS)
     cdef Py_ssize_t stride = 0, to_stride = 0, mass_stride = 0
     cdef int row_step = 0
     cdef floating *to
@@ -945,21 +946,22 @@ cdef void write_chunk(
         part.orientation = ROWS     # needs no exponentials: nothing to transpose
         part.width = n_rows
     to = destination(task, &part, values, &to_stride)
-    if task.output == GRADIENT and has_masses(task):
-        mass = take_mass(task, &part, mass_room, spare, is_there, &mass_stride, &row_step)
     if task.output == LOG_PROBABILITY:
         x = take_logits(task, &part, room, spare, is_there, &stride)
         memcpy(&numbers[FACTOR * MAX_TILE_ROWS], board.a, part.width * sizeof(floating))
         memcpy(&numbers[FACTOR_LOW * MAX_TILE_ROWS], board.b, part.width * sizeof(floating))
-        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, NULL, 0, 0,
+        write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes,
                      <const floating *>&numbers[0], to, to_stride)
     elif choose_numbers(task, board, &part, chunk, &numbers[0]):
         write_values(TERMS, part.orientation, <const floating *>values, part.term_stride, part.width, part.n_classes,
-                     mass, mass_stride, row_step, <const floating *>&numbers[0], to, to_stride)
+                     <const floating *>&numbers[0], to, to_stride)
     else:
         x = take_logits(task, &part, room, spare, is_there, &stride)
-        write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, mass, mass_stride, row_step,
-                     <const floating *>&numbers[0], to, to_stride)
+        write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>&numbers[0],
+                     to, to_stride)
+    if task.output == GRADIENT and has_masses(task):
+        mass = take_mass(task, &part, mass_room, spare, is_there, &mass_stride, &row_step)
+        take_off_masses(&part, mass, mass_stride, row_step, <const double *>board.scale, to, to_stride)
     mend(task, &part, board, to, to_stride)
     if to == values:
         put(task, &part, values, room)
