@@ -544,7 +544,7 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
     run(&task, dtype_of(logits), n_threads)
 
 
-def log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):
+cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):
     """Write log_softmax of logits / temperature at index to out.
 
     index is int64, C-contiguous and scanned, as many numbers for each row; out likewise, of the logits' dtype.
@@ -711,6 +711,28 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)
     reduce_losses(loss, divisor, total)
     return total[()], grad
+
+
+def plain_log_prob(object logits, object index, object axis, object temperature, object n_threads):
+    cdef int number, d, n = 0, threads = plain_threads(n_threads)
+    cdef cnp.ndarray x, y, out
+    if threads < 0 or not is_one(temperature) or not is_plain(logits) or type(index) is not cnp.ndarray:
+        return None
+    x, y = logits, index
+    number = plain_axis(axis, cnp.PyArray_NDIM(x))
+    if (number < 0 or cnp.PyArray_TYPE(y) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(y)
+            or cnp.PyArray_NDIM(y) not in (cnp.PyArray_NDIM(x) - 1, cnp.PyArray_NDIM(x))):
+        return None
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d != number:
+            if cnp.PyArray_DIM(y, n) != cnp.PyArray_DIM(x, d):
+                return None
+            n += 1
+    if cnp.PyArray_SIZE(y) == 0 or scan_targets(y, cnp.PyArray_DIM(x, number), None)[0] >= 0:
+        return None
+    out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x), 0)
+    log_prob(x, number, y, out, 1, threads)
+    return out[()] if cnp.PyArray_NDIM(out) == 0 else out
 
 
 def has_openmp():

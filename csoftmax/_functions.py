@@ -375,7 +375,6 @@ def cross_entropy_with_grad(
     )
 
 
-@_in_default_state
 def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     r"""Entries of the log-softmax of `logits`, which is not built: one or several for each row.
 
@@ -426,17 +425,9 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     >>> csoftmax.log_prob([1.0, 3.0], [1, 0, 1])
     array([-0.12692801, -2.12692801, -0.12692801])
     """
-    logits, _ = _checks.floating_array(logits, "log_prob", "logits")
-    temperature = _checks.positive_number(temperature, logits.dtype, "log_prob")
-    axis = _checks.axis_number(axis, logits.ndim, "log_prob")
-    n_threads = _checks.thread_count(n_threads, "log_prob")
-    _checks.some_classes(logits, "log_prob")
-    given = _checks.index_array(index, logits.shape, axis, "log_prob")
-    index, _, _ = _scanned(given, logits.shape[axis], None, "log_prob", "index")
-    result = np.empty(index.shape, logits.dtype)
-    if index.size:
-        _batch.log_prob(logits, axis, index, result, temperature, n_threads)
-    return result[()]
+    if (result := _batch.plain_log_prob(logits, index, axis, temperature, n_threads)) is not None:
+        return result
+    return _log_prob(logits, index, axis, temperature, n_threads)
 
 
 def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
@@ -672,6 +663,21 @@ def _logsumexp(x, axis, keepdims, temperature, out, n_threads):
         return result[()]
     out[...] = result
     return out
+
+
+@_in_default_state
+def _log_prob(logits, index, axis, temperature, n_threads):
+    logits, _ = _checks.floating_array(logits, "log_prob", "logits")
+    temperature = _checks.positive_number(temperature, logits.dtype, "log_prob")
+    axis = _checks.axis_number(axis, logits.ndim, "log_prob")
+    n_threads = _checks.thread_count(n_threads, "log_prob")
+    _checks.some_classes(logits, "log_prob")
+    given = _checks.index_array(index, logits.shape, axis, "log_prob")
+    index, _, _ = _scanned(given, logits.shape[axis], None, "log_prob", "index")
+    result = np.empty(index.shape, logits.dtype)
+    if index.size:
+        _batch.log_prob(logits, axis, index, result, temperature, n_threads)
+    return result[()]
 
 
 def _as_row(x):
