@@ -51,3 +51,11 @@ assert_type(csoftmax.softmax_backward(half, half, 0, n_threads=2), NDArray[np.fl
 assert_type(csoftmax.log_softmax_backward([1.0, 0.0], [0.0, -1.0]), NDArray[Any])
 assert_type(csoftmax.log_softmax_backward(double, double, out=double), NDArray[np.float64])
 assert_type(csoftmax.show_config(), None)
+assert_type(csoftmax.special.softmax(single), NDArray[np.float32])
+assert_type(csoftmax.special.log_softmax(double, axis=(0, 1)), NDArray[np.float64])
+assert_type(csoftmax.functional.softmax(single, dim=1), NDArray[np.float32])
+assert_type(csoftmax.functional.log_softmax(half, 1), NDArray[np.float16])
+assert_type(csoftmax.functional.cross_entropy(single, index[:, 0]), np.float32)
+assert_type(
+    csoftmax.functional.nll_loss(double, index[:, 0], reduction="none"), NDArray[np.float64]
+)
