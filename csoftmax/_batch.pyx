@@ -279,8 +279,8 @@ cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile,
             kernels.fence()
 
 
-cdef inline bint has_masses(const Task *task) noexcept nogil:
-    """Whether a tile's masses, or what is added to its logits, need room."""
+cdef inline bint needs_more_room(const Task *task) noexcept nogil:
+    """For a tile's masses, or for what is added to its logits."""
     return task.mass != NULL or task.has_probabilities or task.has_added
 
 
@@ -308,7 +308,8 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     if task.output == PROBABILITY or task.output == GRADIENT:
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)
-    task.scratch_bytes = chunk_bytes * (1 + (task.n_chunks if task.keep_terms else 1) + (2 if has_masses(task) else 0))
+    task.scratch_bytes = chunk_bytes * (
+        1 + (task.n_chunks if task.keep_terms else 1) + (2 if needs_more_room(task) else 0))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
     size = task.board_bytes + task.scratch_bytes * n_threads if split else (
         (task.board_bytes + task.scratch_bytes) * n_threads)
@@ -662,11 +663,22 @@ def plain_logsumexp(object x, object axis, object temperature, object n_threads)
     return out[()] if cnp.PyArray_NDIM(out) == 0 else out
 
 
+cdef bint starts_with_rows(cnp.ndarray y, cnp.ndarray x, int axis) noexcept:
+    """Whether the first dimensions of y are those of x without axis; y has at least as many."""
+    cdef int d, n = 0
+    for d in range(cnp.PyArray_NDIM(x)):
+        if d != axis:
+            if cnp.PyArray_DIM(y, n) != cnp.PyArray_DIM(x, d):
+                return False
+            n += 1
+    return True
+
+
 def plain_cross_entropy(object logits, object target, object axis, object weight, object ignore_index,
                         object label_smoothing, object temperature, object reduction, object out, bint with_grad,
                         object n_threads):
     """Loss and gradient, or None if an argument needs a closer look or a target is no class."""
-    cdef int number, d, n = 0, threads = plain_threads(n_threads)
+    cdef int number, threads = plain_threads(n_threads)
     cdef cnp.ndarray x, y, loss, total
     cdef object grad = None
     cdef Py_ssize_t bad, n_ignored
@@ -678,13 +690,9 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
     number = plain_axis(axis, cnp.PyArray_NDIM(x))
     if (number < 0 or cnp.PyArray_TYPE(y) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(y)
             or cnp.PyArray_NDIM(y) != cnp.PyArray_NDIM(x) - 1 or not -(1 << 62) < ignore_index < 1 << 62
-            or type(reduction) is not str or reduction not in ("mean", "sum", "none")):
+            or type(reduction) is not str or reduction not in ("mean", "sum", "none")
+            or not starts_with_rows(y, x, number)):
         return None
-    for d in range(cnp.PyArray_NDIM(x)):
-        if d != number:
-            if cnp.PyArray_DIM(y, n) != cnp.PyArray_DIM(x, d):
-                return None
-            n += 1
     if weight is not None:
         if (not is_plain(weight) or cnp.PyArray_NDIM(weight) != 1 or not cnp.PyArray_ISCARRAY_RO(weight)
                 or cnp.PyArray_DIM(weight, 0) != cnp.PyArray_DIM(x, number)):
@@ -714,20 +722,16 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
 
 
 def plain_log_prob(object logits, object index, object axis, object temperature, object n_threads):
-    cdef int number, d, n = 0, threads = plain_threads(n_threads)
+    cdef int number, threads = plain_threads(n_threads)
     cdef cnp.ndarray x, y, out
     if threads < 0 or not is_one(temperature) or not is_plain(logits) or type(index) is not cnp.ndarray:
         return None
     x, y = logits, index
     number = plain_axis(axis, cnp.PyArray_NDIM(x))
     if (number < 0 or cnp.PyArray_TYPE(y) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(y)
-            or cnp.PyArray_NDIM(y) not in (cnp.PyArray_NDIM(x) - 1, cnp.PyArray_NDIM(x))):
+            or cnp.PyArray_NDIM(y) not in (cnp.PyArray_NDIM(x) - 1, cnp.PyArray_NDIM(x))
+            or not starts_with_rows(y, x, number)):
         return None
-    for d in range(cnp.PyArray_NDIM(x)):
-        if d != number:
-            if cnp.PyArray_DIM(y, n) != cnp.PyArray_DIM(x, d):
-                return None
-            n += 1
     if cnp.PyArray_SIZE(y) == 0 or scan_targets(y, cnp.PyArray_DIM(x, number), None)[0] >= 0:
         return None
     out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x), 0)

@@ -246,8 +246,10 @@ def target_array(target, logits_shape, axis, function):
     """Return `target` as an array of integers, one per row, or of floats, one per logit."""
     rows = logits_shape[:axis] + logits_shape[axis + 1 :]
     given = any_array(target, "target", "class indices", function)
-    is_list = given.size == 0 and not isinstance(target, np.ndarray) and given.shape != logits_shape
-    if given.dtype.type not in (np.float16, np.float32, np.float64) or is_list:
+    is_empty_list = (
+        given.size == 0 and not isinstance(target, np.ndarray) and given.shape != logits_shape
+    )
+    if given.dtype.type not in (np.float16, np.float32, np.float64) or is_empty_list:
         return index_targets(target, rows, logits_shape, axis, function)
     if given.shape != logits_shape:
         raise TypeError(

@@ -17,11 +17,10 @@ BOUNDS = {
     ("gradient", "float64"): 4.0,
     ("weighted loss", "float32"): 4.0,
     ("weighted loss", "float64"): 5.0,
-    # By a law and not by search: 16 roundings of half a unit in one sum, and 2 units (the gradient: its bound) more.
-    ("smoothed loss", "float32"): 10.0,
-    ("smoothed loss", "float64"): 10.0,
-    ("smoothed gradient", "float32"): 12.0,  # of the larger of its two parts
-    ("smoothed gradient", "float64"): 12.0,
+    ("smoothed loss", "float32"): 5.5,
+    ("smoothed loss", "float64"): 7.0,
+    ("smoothed gradient", "float32"): 8.0,  # of the larger of its two parts
+    ("smoothed gradient", "float64"): 8.0,
     ("softmax_backward", "float32"): 1.0,  # of the sum of its terms' magnitudes, as the next
     ("softmax_backward", "float64"): 6.0,
     ("log_softmax_backward", "float32"): 2.0,

@@ -251,7 +251,7 @@ cdef inline void cost_of_few(
     const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, const floating *mass, Py_ssize_t mass_stride,
     int row_step, const floating *top, double *total, double *total_mass,
 ) noexcept nogil:
-    """Class by class, 16 of them in the dtype: rows of so few classes are always lanes."""
+    """Class by class, four of them in the dtype as in rows.pxi: rows of so few classes are always lanes."""
     cdef floating[16] cost, sum
     cdef Py_ssize_t first, j
     cdef const floating *p
@@ -259,10 +259,10 @@ cdef inline void cost_of_few(
     cdef int l
     for l in range(16):
         total[l] = total_mass[l] = 0
-    for first in range(0, n_classes, 16):
+    for first in range(0, n_classes, 4):
         for l in range(16):
             cost[l] = sum[l] = 0
-        for j in range(first, first + 16 if first + 16 < n_classes else n_classes):
+        for j in range(first, first + 4 if first + 4 < n_classes else n_classes):
             p = x + j * class_stride
             q = mass + j * mass_stride
             for l in range(16):

@@ -79,7 +79,7 @@ cdef struct Task:
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
 # steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits, for its terms, or
-# with keep_terms for those of all chunks, and twice as much again where there are masses or a gradient to go back.
+# with keep_terms for those of all chunks, and twice as much again where there are masses or something is added.
 # Both are aligned to 64 bytes.
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
