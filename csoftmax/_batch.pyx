@@ -13,7 +13,7 @@ from libc.string cimport memset
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_DIMS, MAX_TILE_ROWS,
-    MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Steps, Task, padded_chunk,
+    MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Steps, Task, room_size,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -40,7 +40,7 @@ cdef enum:
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
     STACK_BYTES = 16384             # scratch of small calls
-    KEPT_BYTES = 1 << 19            # terms of a tile that are worth keeping until they are written
+    KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
 cdef Py_ssize_t STREAM_BYTES = 16 << 20     # an output of this size does not stay in the cache
 
@@ -304,7 +304,7 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     width = task.tile_rows if task.tile_rows < task.inner else task.inner
     if task.orientation == COLUMNS:
         width = (width + 15) // 16 * 16
-    chunk_bytes = padded_chunk(task) * width * item
+    chunk_bytes = room_size(task, width) * item
     if task.output == PROBABILITY or task.output == GRADIENT:
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)

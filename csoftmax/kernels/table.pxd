@@ -86,10 +86,14 @@ ctypedef void (*tile_function)(
     Py_ssize_t end_chunk, char *board, char *scratch,
 ) noexcept nogil
 
-cdef inline Py_ssize_t padded_chunk(const Task *task) noexcept nogil:
-    """Classes that a chunk has room for: whole blocks of 64 as ROWS, where zeros fill up the sums."""
+cdef inline Py_ssize_t room_size(const Task *task, Py_ssize_t width) noexcept nogil:
+    """Elements of scratch for a part of so many rows, its logits or its terms.
+
+    Whole blocks of 64 as ROWS, where zeros fill up the sums. The 32 at the end keep rooms from lying at multiples of
+    4096 bytes from each other, where a load waits for the store to another room before it.
+    """
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
-    return (n + 63) // 64 * 64 if task.orientation == ROWS else n
+    return ((n + 63) // 64 * 64 if task.orientation == ROWS else n) * width + 32
 
 cdef struct Kernels:
     tile_function[2] tile               # float32, float64

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_TILE_ROWS, MEASURE,
-    NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation, Steps, Task, padded_chunk,
+    NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation, Steps, Task, room_size,
 )
 
 cdef extern from "lanes.h" nogil:
@@ -974,10 +974,9 @@ cdef inline void run_tile(
     Py_ssize_t end_chunk, char *memory, char *scratch, floating like,
 ) noexcept nogil:
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
-    cdef Py_ssize_t chunk_size = padded_chunk(task)
     cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width
     cdef Board board = board_at(memory, width, n_chunks)
-    cdef Py_ssize_t size = chunk_size * width
+    cdef Py_ssize_t size = room_size(task, width)
     cdef Py_ssize_t step = size if task.keep_terms else 0
     cdef floating *room = <floating *>scratch
     cdef floating *terms = room + size
