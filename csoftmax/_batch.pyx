@@ -1,19 +1,22 @@
-# Drivers: which thread computes which tile of which array. They validate nothing (see _checks.py) and hold no
-# arithmetic (see kernels/): they describe the arrays as rows of classes, cut tiles, and share them out.
+# Drivers: which thread computes which tile of which array. They validate nothing (see _checks.py; C callers have
+# _c_functions.pxi) and hold no arithmetic (see kernels/): they describe arrays as rows of classes, cut tiles, and share
+# them out.
 
 cimport cython
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_New
+from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.math cimport INFINITY
+from libc.stdint cimport INT64_MIN, int32_t, int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
-    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_DIMS, MAX_TILE_ROWS,
-    MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Steps, Task, room_size,
+    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
+    MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Output,
+    RowNumber, State, Steps, Task, room_size,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -27,6 +30,10 @@ cdef extern from "_platform.h" nogil:
     int watch_forks()
     int built_with_openmp
     const char *compiler_name
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+    int check_signals "PyErr_CheckSignals" () noexcept
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype, int subok)
@@ -43,6 +50,9 @@ cdef enum:
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
 cdef Py_ssize_t STREAM_BYTES = 16 << 20     # an output of this size does not stay in the cache
+
+cdef enum:
+    INTERRUPTED = -1                # beside the CSOFTMAX_ statuses: an exception is set
 
 cdef const Kernels *kernels = <const Kernels *>PyCapsule_GetPointer(_isa.KERNELS, "csoftmax.kernels")
 cdef int quota = 1 << 30            # processors that the control group grants
@@ -168,8 +178,7 @@ def is_serial():
     return bool(process_is_serial)
 
 
-def max_threads():
-    """The number of threads that a large call uses when it is not told."""
+cdef int most_threads() noexcept nogil:
     cdef int n
     if process_is_serial or omp_in_parallel():
         return 1
@@ -179,12 +188,17 @@ def max_threads():
     return n if n < quota else quota
 
 
-cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_tiles, int n_threads):
+def max_threads():
+    """The number of threads that a large call uses when it is not told."""
+    return most_threads()
+
+
+cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_tiles, int n_threads) noexcept nogil:
     cdef Py_ssize_t n = n_elements // ELEMENTS_PER_THREAD
     if n <= 1 or n_tiles <= 1 or n_threads == 1 or process_is_serial or omp_in_parallel():
         return 1
     if n_threads == 0:
-        n_threads = max_threads()
+        n_threads = most_threads()
     if n > n_threads:
         n = n_threads
     return n if n < n_tiles else n_tiles
@@ -215,7 +229,12 @@ cdef inline void one_chunk(const Task *task, int dtype, Steps steps, Py_ssize_t 
     fp_leave(state)
 
 
-cdef int run_tiles(const Task *task, int dtype, int n_threads, char *memory) except -1:
+cdef bint interrupted() noexcept with gil:
+    """Whether a signal's handler has raised."""
+    return check_signals() != 0
+
+
+cdef int run_tiles(const Task *task, int dtype, int n_threads, bint for_python, char *memory) noexcept nogil:
     """Tiles are shared out among threads."""
     cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     cdef Py_ssize_t size = task.board_bytes + task.scratch_bytes
@@ -223,57 +242,61 @@ cdef int run_tiles(const Task *task, int dtype, int n_threads, char *memory) exc
     cdef Py_ssize_t first = 0, last, tile
     if n_tiles == 1:
         one_tile(task, dtype, 0, memory)
-        return 0
+        return CSOFTMAX_OK
     while first < n_tiles:
         last = first + slice_tiles if first + slice_tiles < n_tiles else n_tiles
         if n_threads == 1:
-            with nogil:
-                for tile in range(first, last):
-                    one_tile(task, dtype, tile, memory)
-                kernels.fence()
+            for tile in range(first, last):
+                one_tile(task, dtype, tile, memory)
+            kernels.fence()
         else:
-            with nogil, parallel(num_threads=n_threads):
+            with parallel(num_threads=n_threads):
                 for tile in prange(first, last, schedule="static"):
                     one_tile(task, dtype, tile, memory + threadid() * size)
                 kernels.fence()
         first = last
-        if first < n_tiles:
-            PyErr_CheckSignals()
-    return 0
+        if first < n_tiles and for_python and interrupted():
+            return INTERRUPTED
+    return CSOFTMAX_OK
 
 
-cdef int run_chunks(const Task *task, int dtype, int n_threads, char *memory) except -1:
+cdef int run_chunks(const Task *task, int dtype, int n_threads, bint for_python, char *memory) noexcept nogil:
     """Few tiles, or very long rows: the chunks of each tile are shared out, so that all threads work on one row."""
     cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     cdef char *scratch = memory + task.board_bytes
-    cdef Py_ssize_t slice_chunks = ELEMENTS_PER_SLICE // (task.tile_rows * CHUNK) + 1
-    cdef Py_ssize_t tile, first, last
-    cdef Steps steps
+    cdef Py_ssize_t tile
     for tile in range(n_tiles):
-        for steps in (MEASURE, WRITE):
-            if steps == WRITE:
-                one_chunk(task, dtype, FINISH, tile, 0, memory, scratch)
-                if task.output == NOTHING:
-                    break
-            first = 0
-            while first < task.n_chunks:
-                last = first + slice_chunks if first + slice_chunks < task.n_chunks else task.n_chunks
-                some_chunks(task, dtype, steps, tile, first, last, n_threads, memory, scratch)
-                first = last
-                PyErr_CheckSignals()
-    return 0
+        if not all_chunks(task, dtype, MEASURE, tile, n_threads, for_python, memory, scratch):
+            return INTERRUPTED
+        one_chunk(task, dtype, FINISH, tile, 0, memory, scratch)
+        if task.output != NOTHING and not all_chunks(task, dtype, WRITE, tile, n_threads, for_python, memory, scratch):
+            return INTERRUPTED
+    return CSOFTMAX_OK
+
+
+cdef bint all_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, int n_threads, bint for_python,
+                     char *board, char *scratch) noexcept nogil:
+    """Whether no signal has interrupted them."""
+    cdef Py_ssize_t slice_chunks = ELEMENTS_PER_SLICE // (task.tile_rows * CHUNK) + 1
+    cdef Py_ssize_t first = 0, last
+    while first < task.n_chunks:
+        last = first + slice_chunks if first + slice_chunks < task.n_chunks else task.n_chunks
+        some_chunks(task, dtype, steps, tile, first, last, n_threads, board, scratch)
+        first = last
+        if for_python and interrupted():
+            return False
+    return True
 
 
 cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t first, Py_ssize_t last,
-                      int n_threads, char *board, char *scratch) noexcept:
+                      int n_threads, char *board, char *scratch) noexcept nogil:
     cdef Py_ssize_t chunk, size = task.scratch_bytes
     if n_threads == 1:
-        with nogil:
-            for chunk in range(first, last):
-                one_chunk(task, dtype, steps, tile, chunk, board, scratch)
-            kernels.fence()
+        for chunk in range(first, last):
+            one_chunk(task, dtype, steps, tile, chunk, board, scratch)
+        kernels.fence()
     else:
-        with nogil, parallel(num_threads=n_threads):
+        with parallel(num_threads=n_threads):
             for chunk in prange(first, last, schedule="static"):
                 one_chunk(task, dtype, steps, tile, chunk, board, scratch + threadid() * size)
             kernels.fence()
@@ -284,16 +307,20 @@ cdef inline bint needs_more_room(const Task *task) noexcept nogil:
     return task.mass != NULL or task.has_probabilities or task.has_added
 
 
-cdef int run(Task *task, int dtype, int n_threads) except -1:
-    """Compute all tiles. dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay."""
+cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nogil:
+    """Compute all tiles; return a status.
+
+    dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay; for_python: signals are looked at.
+    """
     cdef Py_ssize_t item = 8 if dtype else 4
     cdef Py_ssize_t n_tiles, width, chunk_bytes, size
     cdef char[STACK_BYTES + 64] stack
     cdef char *heap = NULL
     cdef char *memory = stack
     cdef bint split
+    cdef int status
     if task.n_rows == 0 or task.n_classes == 0:
-        return 0
+        return CSOFTMAX_OK
     plan(task, item)
     n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
@@ -316,17 +343,28 @@ cdef int run(Task *task, int dtype, int n_threads) except -1:
     if size > STACK_BYTES:
         heap = <char *>malloc(size + 64)
         if heap == NULL:
-            raise MemoryError(f"csoftmax needs {size} bytes of scratch memory")
+            return CSOFTMAX_NO_MEMORY
         memory = heap
     memory += (64 - <uintptr_t>memory % 64) % 64
-    try:
-        if split:
-            run_chunks(task, dtype, n_threads, memory)
-        else:
-            run_tiles(task, dtype, n_threads, memory)
-    finally:
-        free(heap)
-    return 0
+    if split:
+        status = run_chunks(task, dtype, n_threads, for_python, memory)
+    else:
+        status = run_tiles(task, dtype, n_threads, for_python, memory)
+    free(heap)
+    return status
+
+
+cdef int call(Task *task, int dtype, int n_threads) except -1:
+    """run() for Python: without the GIL, unless the task is as short as that takes."""
+    cdef int status
+    if task.n_rows * task.n_classes <= TILE_ELEMENTS:
+        status = run(task, dtype, n_threads, False)
+    else:
+        with nogil:
+            status = run(task, dtype, n_threads, True)
+    if status == CSOFTMAX_NO_MEMORY:
+        raise MemoryError("csoftmax got no scratch memory")
+    return -1 if status == INTERRUPTED else 0
 
 
 def enter_default_state():
@@ -344,13 +382,17 @@ cdef int dtype_of(cnp.ndarray x) noexcept:
     return 1 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else 0
 
 
+cdef void begin(Task *task) noexcept nogil:
+    memset(task, 0, <char *>&task.x - <char *>task)
+    task.scale = task.temperature = task.kept = 1
+
+
 cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
-    memset(task, 0, <char *>&task.x - <char *>task)
+    begin(task)
     lay_out(&task.x, x, axis)
     task.n_classes = cnp.PyArray_DIM(x, axis)
     task.n_rows = size // task.n_classes if task.n_classes else 0
-    task.scale = task.temperature = task.kept = 1
 
 
 cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double temperature, int n_threads):
@@ -360,7 +402,7 @@ cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double t
     task.temperature = temperature
     lay_out(&task.out, out, axis)
     task.output = LOG_PROBABILITY if log else PROBABILITY
-    run(&task, dtype_of(x), n_threads)
+    call(&task, dtype_of(x), n_threads)
 
 
 cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cnp.ndarray added, int n_threads):
@@ -375,7 +417,24 @@ cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cn
         lay_out(&task.other, added, axis)
         task.has_added = True
     task.logsumexp = cnp.PyArray_DATA(out)
-    run(&task, dtype_of(x), n_threads)
+    call(&task, dtype_of(x), n_threads)
+
+
+cdef Py_ssize_t first_outside(const int64_t *target, Py_ssize_t n, Py_ssize_t n_classes, bint has_ignore_index,
+                              int64_t ignore_index, Py_ssize_t *n_ignored) noexcept nogil:
+    """The position of the first target that is no class, -1 if there is none; and how many are ignored."""
+    cdef Py_ssize_t i, n_outside = 0
+    n_ignored[0] = 0
+    for i in range(n):
+        n_outside += <uint64_t>target[i] >= <uint64_t>n_classes     # so are negative ones
+    if has_ignore_index:
+        for i in range(n):
+            n_ignored[0] += target[i] == ignore_index
+    if n_outside > (0 if 0 <= ignore_index < n_classes else n_ignored[0]):
+        for i in range(n):
+            if not (has_ignore_index and target[i] == ignore_index) and not 0 <= target[i] < n_classes:
+                return i
+    return -1
 
 
 cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
@@ -383,21 +442,13 @@ cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_cla
 
     target is int64 and C-contiguous; ignore_index is an int64 or None.
     """
-    cdef const int64_t *p = <const int64_t *>cnp.PyArray_DATA(target)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(target), i, n_outside = 0, n_ignored = 0
+    cdef const int64_t *classes = <const int64_t *>cnp.PyArray_DATA(target)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(target), position, n_ignored
     cdef bint has_ignore_index = ignore_index is not None
     cdef int64_t ignored = ignore_index if has_ignore_index else 0
     with nogil:
-        for i in range(n):
-            n_outside += <uint64_t>p[i] >= <uint64_t>n_classes  # so are negative ones
-        if has_ignore_index:
-            for i in range(n):
-                n_ignored += p[i] == ignored
-    if n_outside > (0 if 0 <= ignored < n_classes else n_ignored):
-        for i in range(n):
-            if not (has_ignore_index and p[i] == ignored) and not 0 <= p[i] < n_classes:
-                return i, n_ignored
-    return -1, n_ignored
+        position = first_outside(classes, n, n_classes, has_ignore_index, ignored, &n_ignored)
+    return position, n_ignored
 
 
 @cython.cdivision(True)  # over zero rows: NaN
@@ -542,7 +593,7 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
         task.mass = cnp.PyArray_DATA(masses)
         task.chunk_mass = doubles(chunk_mass)
     fp_leave(state)
-    run(&task, dtype_of(logits), n_threads)
+    call(&task, dtype_of(logits), n_threads)
 
 
 cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):
@@ -558,7 +609,7 @@ cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out,
     task.index = <const int64_t *>cnp.PyArray_DATA(index)
     task.n_indices = cnp.PyArray_SIZE(index) // task.n_rows
     task.picked = cnp.PyArray_DATA(out)
-    run(&task, dtype_of(logits), n_threads)
+    call(&task, dtype_of(logits), n_threads)
 
 
 def backward(cnp.ndarray grad, cnp.ndarray result, int axis, cnp.ndarray out, bint log, int n_threads):
@@ -568,7 +619,7 @@ def backward(cnp.ndarray grad, cnp.ndarray result, int axis, cnp.ndarray out, bi
     lay_out(&task.other, grad, axis)
     lay_out(&task.out, out, axis)
     task.output = LOG_SOFTMAX_BACKWARD if log else SOFTMAX_BACKWARD
-    run(&task, dtype_of(result), n_threads)
+    call(&task, dtype_of(result), n_threads)
 
 
 # ---- The same for arguments that need no conversion: anything else returns None, and the long way is taken ----
@@ -737,6 +788,41 @@ def plain_log_prob(object logits, object index, object axis, object temperature,
     out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x), 0)
     log_prob(x, number, y, out, 1, threads)
     return out[()] if cnp.PyArray_NDIM(out) == 0 else out
+
+
+# ---- What other languages call ----
+
+include "_c_functions.pxi"
+
+# In the order of csoftmax_functions, each for float32 and float64.
+C_NAMES = tuple(f"{name}_{dtype}" for name in (
+    "softmax_row", "log_softmax_row", "logsumexp_row", "cross_entropy_row", "cross_entropy_with_grad_row",
+    "log_prob_row", "partial", "merge", "finish", "finish_loss", "finish_grad", "softmax", "log_softmax", "logsumexp",
+    "cross_entropy", "log_prob") for dtype in ("f32", "f64"))
+
+cdef struct Functions:              # csoftmax_functions, whose fields are pointers
+    size_t size
+    Py_ssize_t abi
+    uintptr_t[32] functions
+
+cdef Functions c_functions
+
+
+def address(name):
+    """Where the machine code of one of the C_NAMES begins."""
+    capsule = globals()["__pyx_capi__"][name]
+    return <uintptr_t>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+
+
+def fill_table():
+    c_functions.size = sizeof(c_functions)
+    c_functions.abi = CSOFTMAX_ABI
+    for i, name in enumerate(C_NAMES):
+        c_functions.functions[i] = address(name)
+    return PyCapsule_New(&c_functions, "csoftmax._batch.C_FUNCTIONS", NULL)
+
+
+C_FUNCTIONS = fill_table()
 
 
 def has_openmp():

@@ -20,23 +20,6 @@ cdef const floating *take_row(
     return room
 
 
-cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcept nogil:
-    cdef floating[16] lanes
-    cdef Py_ssize_t j = 0
-    cdef int l
-    for l in range(16):
-        lanes[l] = x[0]
-    while j + 16 <= n_classes:
-        max_of_group(x + j, &lanes[0])
-        j += 16
-    while j < n_classes:
-        lanes[0] = x[j] if x[j] > lanes[0] else lanes[0]
-        j += 1
-    for l in range(1, 16):
-        lanes[0] = lanes[l] if lanes[l] > lanes[0] else lanes[0]
-    return lanes[0]
-
-
 cdef inline void add_products(
     const floating *y, const floating *g, Py_ssize_t n_classes, double g_top, double *lanes,
 ) noexcept nogil:

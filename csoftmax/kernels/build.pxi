@@ -2,18 +2,31 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
+from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
 from libc.string cimport memcpy, memset
 
 include "exp.pxi"
 include "lanes.pxi"
+include "numbers.pxi"
 include "rows.pxi"
 include "columns.pxi"
 include "tile.pxi"
 include "backward.pxi"
+include "single.pxi"
 
 cdef Kernels table
 table.tile[0] = tile_f32
 table.tile[1] = tile_f64
+table.row[0] = row_f32
+table.row[1] = row_f64
+table.add[0] = add_f32
+table.add[1] = add_f64
+table.merge[0] = merge_f32
+table.merge[1] = merge_f64
+table.number[0] = number_f32
+table.number[1] = number_f64
+table.write[0] = write_f32
+table.write[1] = write_f64
 table.board_size = board_size
 table.fence = fence
 

@@ -43,7 +43,7 @@ cdef inline void fold_lanes(double *total, double *carry, floating like) noexcep
         while lane < 128:
             for l in range(0, 16, 8):
                 add_exactly(<const double *>total + lane + l, <const double *>carry + lane + l,
-                            <const double *>total + lane + apart + l, <const double *>carry + lane + apart + l, 1,
+                            <const double *>total + lane + apart + l, <const double *>carry + lane + apart + l, 1, 8,
                             total + lane + l, carry + lane + l, like)
             lane += 2 * apart
         apart *= 2

@@ -50,23 +50,23 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
 
 
 cdef inline void add_exactly(
-    const double *a, const double *a_carry, const double *b, const double *b_carry, Py_ssize_t step, double *sum,
-    double *carry, floating like,
+    const double *a, const double *a_carry, const double *b, const double *b_carry, Py_ssize_t step, int n,
+    double *sum, double *carry, floating like,
 ) noexcept nogil:
-    """Eight sums of two; in float64 with what rounding takes. `step` is that between the summands."""
+    """n sums of two, a constant of at most 8; in float64 with what rounding takes. `step` is that between summands."""
     cdef double[8] s, c
     cdef double back
     cdef int l
-    for l in range(8):
+    for l in range(n):
         s[l] = a[l * step] + b[l * step]
         if floating is double:
             back = s[l] - a[l * step]
             c[l] = (a_carry[l * step] + b_carry[l * step]) + (
                 (a[l * step] - (s[l] - back)) + (b[l * step] - back))
-    for l in range(8):
+    for l in range(n):
         sum[l] = s[l]
     if floating is double:
-        for l in range(8):
+        for l in range(n):
             carry[l] = c[l]
 
 

@@ -9,6 +9,47 @@ cdef enum:
     FOLD = 8                # rows whose lanes are folded together
 
 
+cdef inline void lanes_of_row(const floating *x, Py_ssize_t n_classes, floating *lanes) noexcept nogil:
+    """Sixteen numbers of which the largest is the row's maximum."""
+    cdef Py_ssize_t j, start
+    cdef int l
+    if n_classes < 16:
+        for l in range(16):
+            lanes[l] = x[l if l < n_classes else 0]
+        return
+    for l in range(16):
+        lanes[l] = x[l]
+    j = 0
+    while j + 64 <= n_classes:
+        max_of_four_groups(x + j, 16, lanes)
+        j += 64
+    if j == n_classes:
+        return
+    if n_classes >= 64:         # once more what the last whole block has in common with the end
+        max_of_four_groups(x + n_classes - 64, 16, lanes)
+        return
+    while j < n_classes:
+        start = j if j < n_classes - 16 else n_classes - 16
+        max_of_group(x + start, lanes)
+        j += 16
+
+
+cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcept nogil:
+    cdef floating[16] lanes
+    cdef floating[8] eights
+    cdef floating[4] fours
+    cdef floating[2] twos
+    cdef int l
+    lanes_of_row(x, n_classes, &lanes[0])
+    for l in range(8):
+        eights[l] = lanes[l] if lanes[l] > lanes[l + 8] else lanes[l + 8]
+    for l in range(4):
+        fours[l] = eights[l] if eights[l] > eights[l + 4] else eights[l + 4]
+    for l in range(2):
+        twos[l] = fours[l] if fours[l] > fours[l + 2] else fours[l + 2]
+    return twos[0] if twos[0] > twos[1] else twos[1]
+
+
 cdef inline void max_of_rows(
     const floating *x,          # IN   (n_rows, n_classes)
     Py_ssize_t n_rows,          # at most FOLD
@@ -20,30 +61,10 @@ cdef inline void max_of_rows(
     cdef floating[64] eights
     cdef floating[32] fours
     cdef floating[16] twos
-    cdef Py_ssize_t row, j, start
+    cdef Py_ssize_t row
     cdef int l
-    cdef const floating *p
     for row in range(n_rows):
-        p = x + row * row_stride
-        if n_classes < 16:
-            for l in range(16):
-                lanes[16 * row + l] = p[l if l < n_classes else 0]
-            continue
-        for l in range(16):
-            lanes[16 * row + l] = p[l]
-        j = 0
-        while j + 64 <= n_classes:
-            max_of_four_groups(p + j, 16, lanes + 16 * row)
-            j += 64
-        if j == n_classes:
-            continue
-        if n_classes >= 64:     # once more what the last whole block has in common with the end
-            max_of_four_groups(p + n_classes - 64, 16, lanes + 16 * row)
-            continue
-        while j < n_classes:
-            start = j if j < n_classes - 16 else n_classes - 16
-            max_of_group(p + start, lanes + 16 * row)
-            j += 16
+        lanes_of_row(x + row * row_stride, n_classes, &lanes[16 * row])
     for l in range(64):
         eights[l] = lanes[2 * l] if lanes[2 * l] > lanes[2 * l + 1] else lanes[2 * l + 1]
     for l in range(32):
@@ -128,17 +149,30 @@ cdef inline void fold_rows(
     cdef double[8] left
     cdef int l
     for l in range(4):
-        add_exactly(totals + 16 * l, carries + 16 * l, totals + 16 * l + 1, carries + 16 * l + 1, 2, &fours[8 * l],
+        add_exactly(totals + 16 * l, carries + 16 * l, totals + 16 * l + 1, carries + 16 * l + 1, 2, 8, &fours[8 * l],
                     &four_carries[8 * l], like)
     for l in range(2):
         add_exactly(<const double *>&fours[16 * l], <const double *>&four_carries[16 * l],
-                    <const double *>&fours[16 * l + 1], <const double *>&four_carries[16 * l + 1], 2, &twos[8 * l],
-                    &two_carries[8 * l], like)
+                    <const double *>&fours[16 * l + 1], <const double *>&four_carries[16 * l + 1], 2, 8,
+                    &twos[8 * l], &two_carries[8 * l], like)
     add_exactly(<const double *>&twos[0], <const double *>&two_carries[0], <const double *>&twos[1],
-                <const double *>&two_carries[1], 2, sum, &left[0], like)
+                <const double *>&two_carries[1], 2, 8, sum, &left[0], like)
     if floating is double and carried:
         for l in range(8):
             sum[l] += left[l]
+
+
+cdef inline double fold_row(const double *total, const double *carry, bint carried, floating like) noexcept nogil:
+    """The same for one row."""
+    cdef double[4] fours, four_carries
+    cdef double[2] twos, two_carries
+    cdef double sum, left
+    add_exactly(total, carry, total + 1, carry + 1, 2, 4, &fours[0], &four_carries[0], like)
+    add_exactly(<const double *>&fours[0], <const double *>&four_carries[0], <const double *>&fours[1],
+                <const double *>&four_carries[1], 2, 2, &twos[0], &two_carries[0], like)
+    add_exactly(<const double *>&twos[0], <const double *>&two_carries[0], <const double *>&twos[1],
+                <const double *>&two_carries[1], 2, 1, &sum, &left, like)
+    return sum + left if floating is double and carried else sum
 
 
 cdef void measure_rows(

@@ -95,7 +95,26 @@ cdef inline Py_ssize_t room_size(const Task *task, Py_ssize_t width) noexcept no
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
     return ((n + 63) // 64 * 64 if task.orientation == ROWS else n) * width + 32
 
-cdef struct Kernels:
-    tile_function[2] tile               # float32, float64
+cdef enum RowNumber:        # what a single row is asked for
+    LOGSUMEXP
+    LOSS
+    LOG_PROB
+
+cdef struct State:          # what is known of some classes of a row
+    double maximum
+    double sum              # of exp(x - M) over the classes below the maximum
+    double ties             # how many other classes share it; NaN if one is a NaN
+
+cdef struct Kernels:        # each for float32 and float64
+    tile_function[2] tile
+    # Single rows and states: csoftmax.h says what they do. row() returns `number`, and writes out for PROBABILITY,
+    # LOG_PROBABILITY, GRADIENT; scale is that of probabilities too.
+    double (*row[2])(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target,
+                     double scale, void *out) noexcept nogil
+    void (*add[2])(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil
+    void (*merge[2])(State *state, const State *other) noexcept nogil
+    double (*number[2])(RowNumber number, const State *state, double at_target) noexcept nogil
+    void (*write[2])(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
+                     void *out) noexcept nogil
     Py_ssize_t (*board_size)(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil
     void (*fence)() noexcept nogil      # after the last tile of a thread, if the task streams

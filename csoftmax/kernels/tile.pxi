@@ -1,12 +1,12 @@
 # One tile from the arrays and back: take its elements, measure its rows, finish their numbers, write its classes.
 # Everything is computed in scratch and put out at the end, so the output may be the input.
 
-from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.table cimport (
-    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, MAX_TILE_ROWS, MEASURE,
-    NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation, Steps, Task, room_size,
+    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
+    MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation, Output,
+    RowNumber, State, Steps, Task, room_size,
 )
 
 cdef extern from "lanes.h" nogil:
@@ -150,11 +150,6 @@ cdef inline void put_block(void *to, const void *start, size_t size, bint stream
 
 
 # ---- A part of a tile: all its rows, or rows as lanes, and a chunk of its classes ----
-
-cdef inline bint are_near(const Task *task) noexcept nogil:
-    """Whether terms refer to the maximum itself: rows of so few classes are always lanes."""
-    return task.n_classes <= 8
-
 
 cdef struct Part:
     Orientation orientation
@@ -424,7 +419,7 @@ cdef void measure(
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
     if task.orientation == COLUMNS:
-        measure_columns(x, stride, n, part.width, are_near(task), &part.ahead, terms, maximum, sum, ties)
+        measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, terms, maximum, sum, ties)
     else:
         measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n,
                      part.term_stride if task.keep_terms else 0, terms, maximum, sum, ties)
@@ -510,27 +505,6 @@ cdef void measure_chunk(
                 at_target[row] = x[row * row_step + target * class_step]
 
 
-cdef inline void merge(
-    floating *maximum, double *sum, double *ties, floating chunk_maximum, double chunk_sum, double chunk_ties,
-) noexcept nogil:
-    """Add a chunk's state to a row's: the larger maximum stays, the other side joins the sum."""
-    cdef floating high = maximum[0], low = chunk_maximum
-    cdef double ratio
-    if high == low:
-        sum[0] += chunk_sum
-        ties[0] += chunk_ties + 1
-        return
-    if low > high:
-        high, low = low, high
-        sum[0], chunk_sum = chunk_sum, sum[0]
-        ties[0], chunk_ties = chunk_ties, ties[0]
-    maximum[0] = high
-    ratio = reference_ratio(low, high)
-    if ratio > 0:               # 0 also if one of them is infinite
-        sum[0] += (chunk_sum + (1 + chunk_ties) * top_term(low)) * ratio
-    ties[0] += 0 * chunk_ties   # NaN stays
-
-
 cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
     return task.target != NULL and task.has_ignore_index and task.target[row] == task.ignore_index
 
@@ -611,12 +585,11 @@ cdef void finish_rows(
     cdef double *sum = board.sum
     cdef double *ties = board.ties
     cdef Py_ssize_t row, chunk
-    cdef double high, low, m, total, rounded, back, inverse
+    cdef double high, m
     cdef double[256] factor, factor_low, numerator, others, lost, loss, logs
     cdef floating[256] top, shift
     cdef Masses masses
-    cdef floating origin, least, magic
-    cdef bint special, near = are_near(task)
+    cdef bint special, near = are_near(task.n_classes)
     memcpy(maximum, board.chunk_maximum, width * sizeof(floating))
     memcpy(sum, board.chunk_sum, width * sizeof(double))
     memcpy(ties, board.chunk_ties, width * sizeof(double))
@@ -636,18 +609,9 @@ cdef void finish_rows(
             for row in range(width):
                 numerator[row] = masses.scale[row] * (masses.of_target[row] + masses.shared[row])
         for row in range(width):
-            refer(maximum[row], near, &origin, &least, &magic)
-            top[row] = term(maximum[row], origin, least, magic, True)
+            top[row] = term_at(maximum[row], maximum[row], near)
         for row in range(width):
-            # numerator / (the maximum's terms + those of the others), and what its roundings leave
-            high = top[row] * (1 / unit(like)) * (1 + ties[row])
-            total = high + sum[row]
-            back = total - high
-            low = (high - (total - back)) + (sum[row] - back)
-            inverse = 1 / total
-            m = numerator[row] * inverse
-            factor[row] = m
-            factor_low[row] = (mul_add(-m, total, numerator[row]) - m * low) * inverse
+            share(numerator[row], top[row], sum[row], ties[row], &factor[row], &factor_low[row])
         memcpy(board.factor, factor, width * sizeof(double))
         memcpy(board.factor_low, factor_low, width * sizeof(double))
     if task.output == GRADIENT:
@@ -656,10 +620,9 @@ cdef void finish_rows(
         # Of the target's own mass p_t - 1 = -(sum of all terms but the target's) / (sum of all terms) is taken, so that
         # it keeps its digits; then come the masses that smoothing gives to all classes.
         for row in range(n_rows):
-            refer(maximum[row], near, &origin, &least, &magic)
-            shift[row] = term(at_target[row], origin, least, magic, True)
+            shift[row] = term_at(at_target[row], maximum[row], near)
         for row in range(n_rows):
-            m = (top[row] * ties[row] + (<double>top[row] - shift[row])) * (1 / unit(like)) + sum[row]
+            m = all_but(shift[row], top[row], sum[row], ties[row])
             if task.mass == NULL:
                 b[row] = <floating>(-mul_add(factor[row], m, factor_low[row] * m))
             else:
@@ -672,20 +635,9 @@ cdef void finish_rows(
         memcpy(others, sum, n_rows * sizeof(double))
     else:
         for row in range(n_rows):
-            reference(maximum[row], &high, &low)
-            inverse = 1 / high
-            others[row] = sum[row] * inverse
-            if floating is double:
-                others[row] += (mul_add(-others[row], high, sum[row]) - others[row] * low) * inverse
+            others[row] = others_of(maximum[row], sum[row])
     for row in range(n_rows):
-        # logsumexp = shift + lost: in the dtype, and what its rounding lost
-        log1p_parts(others[row] + ties[row], like, &high, &low)
-        logs[row] = high
-        m = maximum[row]
-        shift[row] = <floating>(m + high)
-        rounded = shift[row]
-        back = rounded - m
-        lost[row] = low + ((m - (rounded - back)) + (high - back))
+        logarithm(maximum[row], others[row], ties[row], &shift[row], &lost[row], &logs[row])
     if task.output == LOG_PROBABILITY:
         memcpy(a, shift, n_rows * sizeof(floating))
         for row in range(n_rows):
@@ -703,12 +655,7 @@ cdef void finish_rows(
     if task.target == NULL and not task.has_probabilities:
         return
     for row in range(n_rows if task.target != NULL else 0):
-        # (shift - x_t) + lost, the difference exact; an infinite one is the loss
-        m = -<double>at_target[row]
-        high = shift[row] + m
-        back = high - shift[row]
-        low = (shift[row] - (high - back)) + (m - back)
-        loss[row] = high + (low + lost[row]) if high < INFINITY else high
+        loss[row] = loss_of(at_target[row], shift[row], lost[row])
     if not masses.plain:
         for row in range(n_rows):
             m = masses.of_target[row]
@@ -741,7 +688,7 @@ cdef enum Formula:
     LOGITS                      # the same, source being logits: term * UNSCALE first
     LOGS                        # (logit - FACTOR) + FACTOR_LOW
 
-cdef enum Number:               # what a formula takes from a row
+cdef enum:                      # what a formula takes from a row
     FACTOR
     FACTOR_LOW
     ORIGIN
@@ -769,35 +716,40 @@ cdef inline void write_group(
     copy_lanes(<const floating *>&value[0], to)
 
 
+cdef inline void write_row(
+    Formula formula, const floating *source, Py_ssize_t n_classes,
+    const floating *lanes,      # IN   (N_NUMBERS, 16), each number sixteen times
+    floating *to,
+) noexcept nogil:
+    """A last group of fewer than 16 overlaps the one before: its values first, written last."""
+    cdef floating[16] last
+    cdef Py_ssize_t j = 0
+    cdef int l
+    if n_classes < 16:
+        for l in range(16):
+            last[l] = source[l if l < n_classes else 0]
+        write_group(formula, <const floating *>&last[0], lanes, 16, &last[0])
+        memcpy(to, last, n_classes * sizeof(floating))
+        return
+    write_group(formula, source + n_classes - 16, lanes, 16, &last[0])
+    while j + 16 < n_classes:
+        write_group(formula, source + j, lanes, 16, to + j)
+        j += 16
+    memcpy(to + n_classes - 16, last, sizeof(last))
+
+
 cdef inline void write_rows(
     Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
     const floating *numbers, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
+    cdef Py_ssize_t row
     cdef int l, k
     cdef floating[96] lanes     # (N_NUMBERS, 16)
-    cdef floating[16] last
-    cdef const floating *p
-    cdef floating *q
     for row in range(n_rows):
-        p = source + row * stride
-        q = to + row * to_stride
         for k in range(6 if formula == LOGITS else 2):
             for l in range(16):
                 lanes[16 * k + l] = numbers[MAX_TILE_ROWS * k + row]
-        # A last group of fewer than 16 overlaps the one before: its values first, written last.
-        if n_classes < 16:
-            for l in range(16):
-                last[l] = p[l if l < n_classes else 0]
-            write_group(formula, <const floating *>&last[0], <const floating *>&lanes[0], 16, &last[0])
-            memcpy(q, last, n_classes * sizeof(floating))
-            continue
-        write_group(formula, p + n_classes - 16, <const floating *>&lanes[0], 16, &last[0])
-        j = 0
-        while j + 16 < n_classes:
-            write_group(formula, p + j, <const floating *>&lanes[0], 16, q + j)
-            j += 16
-        memcpy(q + n_classes - 16, last, sizeof(last))
+        write_row(formula, source + row * stride, n_classes, <const floating *>&lanes[0], to + row * to_stride)
 
 
 cdef inline void write_columns(
@@ -894,8 +846,6 @@ cdef bint choose_numbers(
     """
     cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
     cdef const floating *maximum = <const floating *>board.maximum
-    cdef double unscale = 1 / unit(<floating>1)
-    cdef double small = 1e-18 if floating is float else 1e-153  # times unscale it is above the subnormals
     cdef floating origin, least, magic, chunk_origin, chunk_magic
     cdef double[256] power
     cdef double apart
@@ -911,21 +861,16 @@ cdef bint choose_numbers(
             fits &= (origin == chunk_origin) & (apart < 60)
             power[row] = two_to_the(-(apart if apart < 60 else 60))
     for row in range(part.width):
-        fits &= (fabs(board.factor[row] * power[row]) > small) | (board.factor[row] == 0)
+        fits &= is_large(board.factor[row] * power[row], numbers[0]) | (board.factor[row] == 0)
     if not fits:
         for row in range(part.width):
             power[row] = 1
         for row in range(part.width):
-            refer(maximum[row], are_near(task), &numbers[ORIGIN * MAX_TILE_ROWS + row],
+            refer(maximum[row], are_near(task.n_classes), &numbers[ORIGIN * MAX_TILE_ROWS + row],
                   &numbers[LEAST * MAX_TILE_ROWS + row], &numbers[MAGIC * MAX_TILE_ROWS + row])
     for row in range(part.width):
-        # What is smaller loses digits if the scale is taken back with it: then the term is freed of it first.
-        numbers[UNSCALE * MAX_TILE_ROWS + row] = <floating>(1 if fabs(board.factor[row]) > small else unscale)
-        power[row] = power[row] * (unscale if fabs(board.factor[row]) > small else 1)
-        numbers[FACTOR * MAX_TILE_ROWS + row] = <floating>(board.factor[row] * power[row])
-        numbers[FACTOR_LOW * MAX_TILE_ROWS + row] = <floating>(
-            (board.factor[row] * power[row] - numbers[FACTOR * MAX_TILE_ROWS + row])
-            + board.factor_low[row] * power[row])
+        split_factor(board.factor[row], board.factor_low[row], power[row], &numbers[FACTOR * MAX_TILE_ROWS + row],
+                     &numbers[FACTOR_LOW * MAX_TILE_ROWS + row], &numbers[UNSCALE * MAX_TILE_ROWS + row])
     return fits
 
 

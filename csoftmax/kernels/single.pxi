@@ -1,0 +1,262 @@
+# Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, a chunk's
+# terms are on the stack. Steps and order are those of rows.pxi, so that the numbers are those of a tile, bit for bit.
+
+cdef inline void measure_row(
+    const floating *x,          # IN   (n_classes,)
+    Py_ssize_t n_classes,       # at most CHUNK
+    bint near,
+    floating *terms,            # OUT  (n_classes up to a multiple of 64,)
+    floating *maximum,
+    floating *at_top,           # OUT  the maximum's term
+    double *sum,                # OUT  as in measure_rows
+    double *ties,
+) noexcept nogil:
+    cdef floating[8] all
+    cdef double[8] total, carry
+    cdef floating top, origin, least, magic
+    cdef double below_top
+    cdef Py_ssize_t j
+    top = max_of_row(x, n_classes)
+    refer(top, near, &origin, &least, &magic)
+    if near:
+        at_top[0] = <floating>unit(top)
+        for j in range(64):
+            terms[j] = 0
+        for j in range(n_classes):
+            terms[j] = term(x[j], origin, least, magic, True)
+    else:
+        at_top[0] = term(top, origin, least, magic, False)
+        terms_of_row(x, n_classes, 0, origin, least, magic, terms)
+    sums_of_row(<const floating *>terms, n_classes, at_top[0], &total[0], &carry[0], &all[0])
+    below_top = fold_row(&total[0], &carry[0], n_classes > 16, top)
+    maximum[0] = top
+    sum[0] = below_top * (1 / unit(top))
+    ties[0] = ties_of(below_top, ((all[0] + all[1]) + (all[2] + all[3])) + ((all[4] + all[5]) + (all[6] + all[7])),
+                      at_top[0])
+    if isinf(top):              # terms mean nothing, but a NaN is one
+        sum[0] = ties[0] = 0
+        for j in range(n_classes):
+            if isnan(x[j]):
+                ties[0] = NAN
+
+
+cdef inline bint is_aligned(const void *p, size_t item) noexcept nogil:
+    return <size_t>p % item == 0
+
+
+cdef inline const floating *aligned(const floating *x, Py_ssize_t n, floating *room) noexcept nogil:
+    """x, or n elements of it in room, if it lies where floats cannot."""
+    if is_aligned(x, sizeof(floating)):
+        return x
+    memcpy(room, x, n * sizeof(floating))
+    return room
+
+
+cdef inline floating element(const floating *x, Py_ssize_t j) noexcept nogil:
+    cdef floating value
+    memcpy(&value, <const char *>x + j * <Py_ssize_t>sizeof(floating), sizeof(floating))
+    return value
+
+
+cdef inline void add_classes(
+    const floating *x, Py_ssize_t n_classes, floating *room, floating *terms, floating *maximum, double *sum,
+    double *ties,
+) noexcept nogil:
+    """Add the classes' chunks to a state."""
+    cdef floating chunk_maximum, at_top
+    cdef double chunk_sum, chunk_ties
+    cdef Py_ssize_t j = 0, n
+    while j < n_classes:
+        n = n_classes - j if n_classes - j < CHUNK else CHUNK
+        measure_row(aligned(x + j, n, room), n, False, terms, &chunk_maximum, &at_top, &chunk_sum, &chunk_ties)
+        merge(maximum, sum, ties, chunk_maximum, chunk_sum, chunk_ties)
+        j += n
+
+
+cdef inline void write_classes(
+    Formula formula,
+    const floating *x,          # IN   (n_classes,)
+    const floating *terms,      # IN   (n_classes,), for TERMS
+    Py_ssize_t n_classes,
+    const floating *numbers,    # IN   (N_NUMBERS,)
+    floating *room,             # (CHUNK,)
+    floating *out,              # OUT  (n_classes,); may be x
+) noexcept nogil:
+    cdef floating[96] lanes     # (N_NUMBERS, 16)
+    cdef floating[CHUNK] values
+    cdef const floating *source
+    cdef Py_ssize_t j = 0, n
+    cdef bint at_once = is_aligned(out, sizeof(floating))
+    cdef int k, l
+    for k in range(6 if formula == LOGITS else 2):
+        for l in range(16):
+            lanes[16 * k + l] = numbers[k]
+    while j < n_classes:
+        n = n_classes - j if n_classes - j < CHUNK else CHUNK
+        source = terms if formula == TERMS else aligned(x + j, n, room)
+        write_row(formula, source, n, <const floating *>&lanes[0], out + j if at_once else values)
+        if not at_once:
+            memcpy(out + j, values, n * sizeof(floating))
+        j += n
+
+
+cdef inline void fill(floating *out, Py_ssize_t n_classes, floating value) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n_classes):
+        memcpy(<char *>out + j * <Py_ssize_t>sizeof(floating), &value, sizeof(floating))
+
+
+cdef inline void write_shares(
+    const floating *x, const floating *terms, Py_ssize_t n_classes, double numerator, floating maximum, bint near,
+    floating top, double sum, double ties, int64_t target, floating *room, floating *out,
+) noexcept nogil:
+    """Probabilities times numerator; that of the target, if it is one of the classes, minus numerator.
+
+    terms: those of all classes, or NULL if they are to be computed again; top is the maximum's.
+    """
+    cdef floating[6] numbers
+    cdef double factor, factor_low, rest
+    cdef floating at_target = 0
+    share(numerator, top, sum, ties, &factor, &factor_low)
+    split_factor(factor, factor_low, 1, &numbers[FACTOR], &numbers[FACTOR_LOW], &numbers[UNSCALE])
+    if 0 <= target < n_classes:
+        rest = all_but(term_at(element(x, target), maximum, near), top, sum, ties)
+        at_target = <floating>(-mul_add(factor, rest, factor_low * rest))
+    if terms != NULL and (is_large(factor, top) or factor == 0):
+        write_classes(TERMS, x, terms, n_classes, &numbers[0], room, out)
+    else:
+        refer(maximum, near, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
+        write_classes(LOGITS, x, NULL, n_classes, &numbers[0], room, out)
+    if 0 <= target < n_classes:
+        memcpy(<char *>out + target * <Py_ssize_t>sizeof(floating), &at_target, sizeof(floating))
+
+
+cdef inline double run_row(
+    Output output,
+    RowNumber number,
+    const floating *x,          # IN   (n_classes,)
+    Py_ssize_t n_classes,
+    int64_t target,             # of LOSS and LOG_PROB
+    double scale,               # of the gradient
+    floating *out,              # OUT  (n_classes,), may be x; not if output is NOTHING
+) noexcept nogil:
+    cdef floating[CHUNK] room, terms
+    cdef floating[2] numbers
+    cdef floating maximum, top, shift, at_target = 0
+    cdef double sum, ties, lost, log, value
+    cdef bint near = are_near(n_classes), special
+    if n_classes <= 0:
+        return -INFINITY if number == LOGSUMEXP else NAN
+    if number != LOGSUMEXP:
+        if not 0 <= target < n_classes:
+            return NAN
+        at_target = element(x, target)
+    if n_classes <= CHUNK:
+        measure_row(aligned(x, n_classes, &room[0]), n_classes, near, &terms[0], &maximum, &top, &sum, &ties)
+    else:
+        maximum, sum, ties = -INFINITY, 0, -1
+        add_classes(x, n_classes, &room[0], &terms[0], &maximum, &sum, &ties)
+        top = term_at(maximum, maximum, False)
+    special = maximum - maximum != 0 or isnan(ties)
+    if special and output != NOTHING:
+        fill(out, n_classes, <floating>NAN)
+    if special:
+        return maximum if number == LOGSUMEXP and not isnan(ties) else NAN
+    if output == PROBABILITY or output == GRADIENT:
+        write_shares(x, <const floating *>&terms[0] if n_classes <= CHUNK else NULL, n_classes,
+                     scale, maximum, near, top, sum, ties, target if output == GRADIENT else -1, &room[0], out)
+    if output == PROBABILITY:
+        return 0
+    logarithm(maximum, sum if near else others_of(maximum, sum), ties, &shift, &lost, &log)
+    if output == LOG_PROBABILITY:
+        numbers[FACTOR], numbers[FACTOR_LOW] = shift, <floating>(0 - lost)
+        write_classes(LOGS, x, NULL, n_classes, &numbers[0], &room[0], out)
+    if number == LOGSUMEXP:
+        return shift
+    if number == LOSS:
+        return loss_of(at_target, shift, lost)
+    return (at_target - shift) + <floating>(0 - lost)
+
+
+cdef inline bint is_finite(const State *state) noexcept nogil:
+    return not isinf(state.maximum) and not isnan(state.maximum + state.ties)
+
+
+cdef inline void add_to_state(State *state, const floating *x, Py_ssize_t n_classes) noexcept nogil:
+    cdef floating[CHUNK] room, terms
+    cdef floating maximum = <floating>state.maximum
+    add_classes(x, n_classes, &room[0], &terms[0], &maximum, &state.sum, &state.ties)
+    state.maximum = maximum
+
+
+cdef inline void merge_states(State *state, const State *other, floating maximum) noexcept nogil:
+    maximum = <floating>state.maximum
+    merge(&maximum, &state.sum, &state.ties, <floating>other.maximum, other.sum, other.ties)
+    state.maximum = maximum
+
+
+cdef inline double number_of_state(RowNumber number, const State *state, floating at_target) noexcept nogil:
+    cdef floating maximum = <floating>state.maximum, shift
+    cdef double lost, log
+    if not is_finite(state):
+        return state.maximum if number == LOGSUMEXP and not isnan(state.ties) else NAN
+    logarithm(maximum, others_of(maximum, state.sum), state.ties, &shift, &lost, &log)
+    return shift if number == LOGSUMEXP else loss_of(at_target, shift, lost)
+
+
+cdef inline void write_state(
+    const State *state, const floating *x, Py_ssize_t n_classes, int64_t target, double scale, floating *out,
+) noexcept nogil:
+    cdef floating[CHUNK] room
+    cdef floating maximum = <floating>state.maximum
+    if not is_finite(state):
+        fill(out, n_classes, <floating>NAN)
+    else:
+        write_shares(x, NULL, n_classes, scale, maximum, False, term_at(maximum, maximum, False), state.sum,
+                     state.ties, target, &room[0], out)
+
+
+# ---- The build's functions for either dtype ----
+
+cdef double row_f32(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
+                    void *out) noexcept nogil:
+    return <float>run_row(output, number, <const float *>x, n_classes, target, scale, <float *>out)
+
+
+cdef double row_f64(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
+                    void *out) noexcept nogil:
+    return run_row(output, number, <const double *>x, n_classes, target, scale, <double *>out)
+
+
+cdef void add_f32(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil:
+    add_to_state(state, <const float *>x, n_classes)
+
+
+cdef void add_f64(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil:
+    add_to_state(state, <const double *>x, n_classes)
+
+
+cdef void merge_f32(State *state, const State *other) noexcept nogil:
+    merge_states(state, other, <float>0)
+
+
+cdef void merge_f64(State *state, const State *other) noexcept nogil:
+    merge_states(state, other, <double>0)
+
+
+cdef double number_f32(RowNumber number, const State *state, double at_target) noexcept nogil:
+    return <float>number_of_state(number, state, <float>at_target)
+
+
+cdef double number_f64(RowNumber number, const State *state, double at_target) noexcept nogil:
+    return number_of_state(number, state, at_target)
+
+
+cdef void write_f32(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
+                    void *out) noexcept nogil:
+    write_state(state, <const float *>x, n_classes, target, scale, <float *>out)
+
+
+cdef void write_f64(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
+                    void *out) noexcept nogil:
+    write_state(state, <const double *>x, n_classes, target, scale, <double *>out)
