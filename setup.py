@@ -24,6 +24,8 @@ KERNEL_FLAGS = (
     ]
     + ["--param=max-completely-peel-times=7"] * sys.platform.startswith("linux")
 )
+# Kernels are small functions whose flags are constants only once they are inlined.
+INLINE = "__forceinline" if MSVC else "__inline__ __attribute__((__always_inline__))"
 BUILDS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64") and not MSVC:
     # The generic tuning copies in pieces of 16 bytes, for which the loads of whole vectors then wait.
@@ -55,6 +57,7 @@ extensions = [
             f"csoftmax.kernels._{name}",
             [f"csoftmax/kernels/_{name}.pyx"],
             include_dirs=["csoftmax/kernels"],
+            define_macros=[("CYTHON_INLINE", INLINE)],
             depends=HEADERS,
             extra_compile_args=KERNEL_FLAGS + flags,
         )

@@ -166,20 +166,20 @@ cdef inline void terms_of_block(
 
 
 cdef inline void reference(floating maximum, double *high, double *low) noexcept nogil:
-    """exp(maximum - M) as high + low, to 0.05 u of the dtype: what the terms of the row are divided by."""
+    """exp(M - maximum) as high + low, to 0.05 u of the dtype: what the terms of the row are multiplied by."""
     cdef floating origin, least, magic
     cdef double difference, k, first, r, r_low, whole
     refer(maximum, False, &origin, &least, &magic)
     difference = maximum - origin
     if floating is float:
         k = 12583103.0 - <double>magic
-        r = mul_add(-k, 0.6931471805599453, difference)
+        r = mul_add(k, 0.6931471805599453, -difference)
         high[0] = mul_add(r * short_rest(r), r, 1 + r)
         low[0] = 0
     else:
         k = 6755399441057279.0 - magic
-        first = mul_add(-k, 0.6931471805601177, difference)
-        r_low = k * 1.7239444525614835e-13
+        first = mul_add(k, 0.6931471805601177, -difference)
+        r_low = k * -1.7239444525614835e-13
         r = first + r_low
         r_low = (first - r) + r_low
         whole = 1 + r
@@ -211,7 +211,7 @@ cdef inline double reference_ratio(floating low, floating high) noexcept nogil:
         return 0
     reference(low, &of_low, &rest)
     reference(high, &of_high, &rest)
-    return near_exp(low, high) * (of_high / of_low)
+    return near_exp(low, high) * (of_low / of_high)
 
 
 cdef inline double near_exp(double x, double maximum) noexcept nogil:

@@ -91,6 +91,91 @@ static inline void NAME(TYPE *to, const TYPE *from) { memcpy(to, from, 16 * size
 COPY_LANES(copy_lanes_f32, float)
 COPY_LANES(copy_lanes_f64, double)
 
+/* The first n of 16 lanes, 0 < n < 256, from and to memory that may end behind them: load_ fills the others up with the first.
+ * ties_ is how many of 16 terms equal top, the largest; NaN if one is a NaN. Masks need no loop for it. */
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+static inline unsigned first_lanes(ptrdiff_t n) { return _bzhi_u32(0xffff, (unsigned)n); }
+static inline void load_f32(float *to, const float *from, ptrdiff_t n)
+{
+    _mm512_storeu_ps(to, _mm512_mask_loadu_ps(_mm512_set1_ps(*from), (__mmask16)first_lanes(n), from));
+}
+static inline void load_f64(double *to, const double *from, ptrdiff_t n)
+{
+    const unsigned m = first_lanes(n);
+    const __m512d fill = _mm512_set1_pd(*from);
+    _mm512_storeu_pd(to, _mm512_mask_loadu_pd(fill, (__mmask8)m, from));
+    _mm512_storeu_pd(to + 8, _mm512_mask_loadu_pd(fill, (__mmask8)(m >> 8), from + 8));
+}
+static inline void store_f32(float *to, const float *from, ptrdiff_t n)
+{
+    _mm512_mask_storeu_ps(to, (__mmask16)first_lanes(n), _mm512_loadu_ps(from));
+}
+static inline void store_f64(double *to, const double *from, ptrdiff_t n)
+{
+    const unsigned m = first_lanes(n);
+    _mm512_mask_storeu_pd(to, (__mmask8)m, _mm512_loadu_pd(from));
+    _mm512_mask_storeu_pd(to + 8, (__mmask8)(m >> 8), _mm512_loadu_pd(from + 8));
+}
+static inline double ties_f32(const float *terms, float top)
+{
+    const __m512 t = _mm512_loadu_ps(terms);
+    if (_mm512_cmp_ps_mask(t, t, _CMP_UNORD_Q)) return NAN;
+    return (double)_mm_popcnt_u32(_mm512_cmp_ps_mask(t, _mm512_set1_ps(top), _CMP_EQ_OQ));
+}
+static inline double ties_f64(const double *terms, double top)
+{
+    const __m512d t = _mm512_loadu_pd(terms), u = _mm512_loadu_pd(terms + 8), all = _mm512_set1_pd(top);
+    if (_mm512_cmp_pd_mask(t, u, _CMP_UNORD_Q)) return NAN;
+    return (double)_mm_popcnt_u32(
+        _mm512_cmp_pd_mask(t, all, _CMP_EQ_OQ) | _mm512_cmp_pd_mask(u, all, _CMP_EQ_OQ) << 8);
+}
+#else
+#define TIES(NAME, TYPE)                                                                                               \
+static inline double NAME(const TYPE *terms, TYPE top)                                                                 \
+{                                                                                                                      \
+    TYPE equal = 0;                                                                                                    \
+    int i;                                                                                                             \
+    for (i = 0; i < 16; i++) equal += terms[i] < top ? 0 : terms[i] / top;                                             \
+    return equal;                                                                                                      \
+}
+TIES(ties_f32, float)
+TIES(ties_f64, double)
+#if defined(__AVX2__)
+#define FIRST_LANES(TYPE, SUFFIX, VECTOR, PS, EPI, INTEGER, WIDTH, IOTA)                                               \
+static inline void load_##SUFFIX(TYPE *to, const TYPE *from, ptrdiff_t n)                                              \
+{                                                                                                                      \
+    int i;                                                                                                             \
+    for (i = 0; i < 16; i += WIDTH) {                                                                                  \
+        const __m256i m = _mm256_cmpgt_##EPI(_mm256_set1_##INTEGER(n - i), IOTA);                                      \
+        _mm256_storeu_##PS(to + i, _mm256_blendv_##PS(_mm256_set1_##PS(*from), _mm256_maskload_##PS(from + i, m),      \
+                                                      (VECTOR)m));                                                     \
+    }                                                                                                                  \
+}                                                                                                                      \
+static inline void store_##SUFFIX(TYPE *to, const TYPE *from, ptrdiff_t n)                                             \
+{                                                                                                                      \
+    int i;                                                                                                             \
+    for (i = 0; i < 16; i += WIDTH)                                                                                    \
+        _mm256_maskstore_##PS(to + i, _mm256_cmpgt_##EPI(_mm256_set1_##INTEGER(n - i), IOTA),                          \
+                              _mm256_loadu_##PS(from + i));                                                            \
+}
+FIRST_LANES(float, f32, __m256, ps, epi32, epi32, 8, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+FIRST_LANES(double, f64, __m256d, pd, epi64, epi64x, 4, _mm256_setr_epi64x(0, 1, 2, 3))
+#else
+#define FIRST_LANES(TYPE, SUFFIX)                                                                                      \
+static inline void load_##SUFFIX(TYPE *to, const TYPE *from, ptrdiff_t n)                                              \
+{                                                                                                                      \
+    int i;                                                                                                             \
+    for (i = 0; i < 16; i++) to[i] = from[i < n ? i : 0];                                                              \
+}                                                                                                                      \
+static inline void store_##SUFFIX(TYPE *to, const TYPE *from, ptrdiff_t n)                                             \
+{                                                                                                                      \
+    memcpy(to, from, (n < 16 ? n : 16) * sizeof(TYPE));                                                                \
+}
+FIRST_LANES(float, f32)
+FIRST_LANES(double, f64)
+#endif
+#endif
+
 /* Transpose blocks of one vector of 32 bytes by as many rows: 8 x 8 floats, 4 x 4 doubles. Strides in elements.
  * Neighbours are interleaved within halves of 16 bytes, each shuffle one instruction; the halves are brought together
  * last. */

@@ -4,6 +4,12 @@
 cdef extern from "lanes.h" nogil:
     void copy_lanes_f32(float *to, const float *start)
     void copy_lanes_f64(double *to, const double *start)
+    void load_f32(float *to, const float *start, Py_ssize_t n)
+    void load_f64(double *to, const double *start, Py_ssize_t n)
+    void store_f32(float *to, const float *start, Py_ssize_t n)
+    void store_f64(double *to, const double *start, Py_ssize_t n)
+    double ties_f32(const float *terms, float top)
+    double ties_f64(const double *terms, double top)
 
 
 cdef inline void copy_lanes(const floating *start, floating *to) noexcept nogil:
@@ -11,6 +17,29 @@ cdef inline void copy_lanes(const floating *start, floating *to) noexcept nogil:
         copy_lanes_f32(to, start)
     else:
         copy_lanes_f64(to, start)
+
+
+cdef inline void load_lanes(const floating *start, Py_ssize_t n, floating *to) noexcept nogil:
+    """The first n of 16 lanes; the others are like the first."""
+    if floating is float:
+        load_f32(to, start, n)
+    else:
+        load_f64(to, start, n)
+
+
+cdef inline void store_lanes(const floating *start, Py_ssize_t n, floating *to) noexcept nogil:
+    if floating is float:
+        store_f32(to, start, n)
+    else:
+        store_f64(to, start, n)
+
+
+cdef inline double tops_in_lanes(const floating *terms, floating top) noexcept nogil:
+    """How many of 16 terms are the maximum's, which is `top`; NaN if one is a NaN."""
+    if floating is float:
+        return ties_f32(terms, top)
+    else:
+        return ties_f64(terms, top)
 
 
 cdef inline void max_of_group(const floating *x, floating *lanes) noexcept nogil:

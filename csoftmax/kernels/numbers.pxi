@@ -60,13 +60,9 @@ cdef inline double all_but(floating at_target, floating top, double sum, double 
 
 cdef inline double others_of(floating maximum, double sum) noexcept nogil:
     """The sum of exp(x - maximum) over the classes below the maximum, from that of exp(x - M); for near rows it is that."""
-    cdef double high, low, inverse, others
+    cdef double high, low
     reference(maximum, &high, &low)
-    inverse = 1 / high
-    others = sum * inverse
-    if floating is double:
-        others += (mul_add(-others, high, sum) - others * low) * inverse
-    return others
+    return sum * high if floating is float else mul_add(sum, high, sum * low)
 
 
 cdef inline void logarithm(

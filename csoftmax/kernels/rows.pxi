@@ -34,13 +34,11 @@ cdef inline void lanes_of_row(const floating *x, Py_ssize_t n_classes, floating 
         j += 16
 
 
-cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcept nogil:
-    cdef floating[16] lanes
+cdef inline floating top_of_lanes(const floating *lanes) noexcept nogil:
     cdef floating[8] eights
     cdef floating[4] fours
     cdef floating[2] twos
     cdef int l
-    lanes_of_row(x, n_classes, &lanes[0])
     for l in range(8):
         eights[l] = lanes[l] if lanes[l] > lanes[l + 8] else lanes[l + 8]
     for l in range(4):
@@ -48,6 +46,12 @@ cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcep
     for l in range(2):
         twos[l] = fours[l] if fours[l] > fours[l + 2] else fours[l + 2]
     return twos[0] if twos[0] > twos[1] else twos[1]
+
+
+cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcept nogil:
+    cdef floating[16] lanes
+    lanes_of_row(x, n_classes, &lanes[0])
+    return top_of_lanes(<const floating *>&lanes[0])
 
 
 cdef inline void max_of_rows(

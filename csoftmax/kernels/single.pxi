@@ -1,10 +1,66 @@
 # Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, a chunk's
 # terms are on the stack. Steps and order are those of rows.pxi, so that the numbers are those of a tile, bit for bit.
 
+cdef enum:
+    SHORT = 64              # classes of rows that are measured without loops over them
+
+
+cdef inline void measure_short(
+    int n_groups,               # of 16 lanes: 1, 2 or 4; a constant, as near is
+    bint near,
+    const floating *x,          # IN   (n_classes,)
+    Py_ssize_t n_classes,
+    floating *lanes,            # OUT  (16 * n_groups,), x, filled up with some of its elements
+    floating *terms,            # OUT  (16 * n_groups,), filled up with zeros
+    floating *maximum, floating *at_top, double *sum, double *ties,     # OUT  as in measure_row
+) noexcept nogil:
+    """measure_row() for few classes: each step is a vector or a few, and nothing waits for memory."""
+    cdef floating[64] r, k, q
+    cdef floating[16] tops, sums
+    cdef double[8] total, carry
+    cdef floating top, origin, least, magic
+    cdef double below_top, n_tops
+    cdef int l, first, n = n_classes
+    for first in range(0, 16 * n_groups, 16):
+        load_lanes(x + first if first < n_classes else x, n_classes - first if first < n_classes else 1, lanes + first)
+    for l in range(16):
+        tops[l] = lanes[l]
+    for first in range(16, 16 * n_groups, 16):
+        max_of_group(<const floating *>lanes + first, &tops[0])
+    top = top_of_lanes(<const floating *>&tops[0])
+    refer(top, near, &origin, &least, &magic)
+    for l in range(16 * n_groups):
+        reduce(lanes[l], origin, least, magic, near, &r[l], &k[l])
+    for l in range(16 * n_groups):
+        q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
+    for l in range(16 * n_groups):
+        q[l] = raised(r[l], q[l], k[l])
+        terms[l] = q[l] if l < n else <floating>0
+    at_top[0] = <floating>unit(top) if near else term(top, origin, least, magic, False)
+    for l in range(16):
+        sums[l] = below(terms[l], at_top[0])
+    for first in range(16, 16 * n_groups, 16):
+        for l in range(16):
+            sums[l] += below(terms[first + l], at_top[0])
+    for l in range(8):
+        total[l], carry[l] = sums[l] + sums[l + 8], 0
+    below_top = fold_row(<const double *>&total[0], <const double *>&carry[0], n_groups > 1, top)
+    n_tops = tops_in_lanes(<const floating *>terms, at_top[0])
+    for first in range(16, 16 * n_groups, 16):
+        n_tops += tops_in_lanes(<const floating *>terms + first, at_top[0])
+    maximum[0] = top
+    sum[0] = below_top * (1 / unit(top))
+    ties[0] = n_tops - 1
+    if isinf(top):              # terms mean nothing, but a NaN is one
+        sum[0] = ties[0] = 0
+        for l in range(16 * n_groups):
+            if isnan(lanes[l]):
+                ties[0] = NAN
+
+
 cdef inline void measure_row(
     const floating *x,          # IN   (n_classes,)
     Py_ssize_t n_classes,       # at most CHUNK
-    bint near,
     floating *terms,            # OUT  (n_classes up to a multiple of 64,)
     floating *maximum,
     floating *at_top,           # OUT  the maximum's term
@@ -17,16 +73,9 @@ cdef inline void measure_row(
     cdef double below_top
     cdef Py_ssize_t j
     top = max_of_row(x, n_classes)
-    refer(top, near, &origin, &least, &magic)
-    if near:
-        at_top[0] = <floating>unit(top)
-        for j in range(64):
-            terms[j] = 0
-        for j in range(n_classes):
-            terms[j] = term(x[j], origin, least, magic, True)
-    else:
-        at_top[0] = term(top, origin, least, magic, False)
-        terms_of_row(x, n_classes, 0, origin, least, magic, terms)
+    refer(top, False, &origin, &least, &magic)
+    at_top[0] = term(top, origin, least, magic, False)
+    terms_of_row(x, n_classes, 0, origin, least, magic, terms)
     sums_of_row(<const floating *>terms, n_classes, at_top[0], &total[0], &carry[0], &all[0])
     below_top = fold_row(&total[0], &carry[0], n_classes > 16, top)
     maximum[0] = top
@@ -68,7 +117,7 @@ cdef inline void add_classes(
     cdef Py_ssize_t j = 0, n
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
-        measure_row(aligned(x + j, n, room), n, False, terms, &chunk_maximum, &at_top, &chunk_sum, &chunk_ties)
+        measure_row(aligned(x + j, n, room), n, terms, &chunk_maximum, &at_top, &chunk_sum, &chunk_ties)
         merge(maximum, sum, ties, chunk_maximum, chunk_sum, chunk_ties)
         j += n
 
@@ -106,9 +155,24 @@ cdef inline void fill(floating *out, Py_ssize_t n_classes, floating value) noexc
         memcpy(<char *>out + j * <Py_ssize_t>sizeof(floating), &value, sizeof(floating))
 
 
+cdef inline void write_lanes(
+    Formula formula, const floating *source, Py_ssize_t n_classes, const floating *numbers, floating *out,
+) noexcept nogil:
+    """write_classes() for a short row, whose source is filled up to whole groups of lanes."""
+    cdef floating[32] lanes     # (2, 16)
+    cdef floating[16] values
+    cdef Py_ssize_t j
+    cdef int l
+    for l in range(16):
+        lanes[l], lanes[16 + l] = numbers[FACTOR], numbers[FACTOR_LOW]
+    for j in range(0, n_classes, 16):
+        write_group(formula, source + j, <const floating *>&lanes[0], 16, &values[0])
+        store_lanes(<const floating *>&values[0], n_classes - j, out + j)
+
+
 cdef inline void write_shares(
-    const floating *x, const floating *terms, Py_ssize_t n_classes, double numerator, floating maximum, bint near,
-    floating top, double sum, double ties, int64_t target, floating *room, floating *out,
+    const floating *x, const floating *terms, bint short, Py_ssize_t n_classes, double numerator, floating maximum,
+    bint near, floating top, double sum, double ties, int64_t target, floating *room, floating *out,
 ) noexcept nogil:
     """Probabilities times numerator; that of the target, if it is one of the classes, minus numerator.
 
@@ -122,13 +186,90 @@ cdef inline void write_shares(
     if 0 <= target < n_classes:
         rest = all_but(term_at(element(x, target), maximum, near), top, sum, ties)
         at_target = <floating>(-mul_add(factor, rest, factor_low * rest))
-    if terms != NULL and (is_large(factor, top) or factor == 0):
-        write_classes(TERMS, x, terms, n_classes, &numbers[0], room, out)
-    else:
+    if terms == NULL or not is_large(factor, top) and factor != 0:
         refer(maximum, near, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
         write_classes(LOGITS, x, NULL, n_classes, &numbers[0], room, out)
+    elif short:
+        write_lanes(TERMS, terms, n_classes, &numbers[0], out)
+    else:
+        write_classes(TERMS, x, terms, n_classes, &numbers[0], room, out)
     if 0 <= target < n_classes:
         memcpy(<char *>out + target * <Py_ssize_t>sizeof(floating), &at_target, sizeof(floating))
+
+
+cdef inline double finish_row(
+    Output output, RowNumber number, const floating *x,
+    const floating *lanes,      # IN   of a short row, or NULL
+    const floating *terms,      # IN   or NULL
+    Py_ssize_t n_classes, int64_t target, double scale, floating maximum, bint near, floating top, double sum,
+    double ties, floating *room, floating *out,
+) noexcept nogil:
+    cdef floating[2] numbers
+    cdef floating shift, at_target = element(x, target) if number != LOGSUMEXP else 0
+    cdef double lost, log
+    if maximum - maximum != 0 or isnan(ties):
+        if output != NOTHING:
+            fill(out, n_classes, <floating>NAN)
+        return maximum if number == LOGSUMEXP and not isnan(ties) else NAN
+    if output == PROBABILITY or output == GRADIENT:
+        write_shares(x, terms, lanes != NULL, n_classes, scale, maximum, near, top, sum, ties,
+                     target if output == GRADIENT else -1, room, out)
+    if output == PROBABILITY:
+        return 0
+    logarithm(maximum, sum if near else others_of(maximum, sum), ties, &shift, &lost, &log)
+    if output == LOG_PROBABILITY:
+        numbers[FACTOR], numbers[FACTOR_LOW] = shift, <floating>(0 - lost)
+        if lanes != NULL:
+            write_lanes(LOGS, lanes, n_classes, &numbers[0], out)
+        else:
+            write_classes(LOGS, x, NULL, n_classes, &numbers[0], room, out)
+    if number == LOGSUMEXP:
+        return shift
+    if number == LOSS:
+        return loss_of(at_target, shift, lost)
+    return (at_target - shift) + <floating>(0 - lost)
+
+
+cdef inline double run_short_row(
+    Output output, RowNumber number, const floating *x, Py_ssize_t n_classes, int64_t target, double scale,
+    floating *out,
+) noexcept nogil:
+    cdef floating[64] lanes, terms
+    cdef floating maximum, top
+    cdef double sum, ties
+    if are_near(n_classes):
+        measure_short(1, True, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+    elif n_classes <= 16:
+        measure_short(1, False, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+    elif n_classes <= 32:
+        measure_short(2, False, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+    else:
+        measure_short(4, False, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+    return finish_row(output, number, x, <const floating *>&lanes[0], <const floating *>&terms[0], n_classes, target,
+                      scale, maximum, are_near(n_classes), top, sum, ties, &lanes[0], out)
+
+
+cdef double run_other_row(
+    Output output, RowNumber number, const floating *x, Py_ssize_t n_classes, int64_t target, double scale,
+    floating *out,
+) noexcept nogil:
+    """A row that is long, or does not lie where floats do."""
+    cdef floating[CHUNK] room, terms
+    cdef floating maximum = -INFINITY, top
+    cdef double sum = 0, ties = -1, result
+    if n_classes <= SHORT:
+        memcpy(room, x, n_classes * sizeof(floating))
+        result = run_short_row(output, number, <const floating *>&room[0], n_classes, target, scale, &terms[0])
+        if output != NOTHING:
+            memcpy(out, terms, n_classes * sizeof(floating))
+        return result
+    if n_classes <= CHUNK:
+        measure_row(aligned(x, n_classes, &room[0]), n_classes, &terms[0], &maximum, &top, &sum, &ties)
+    else:
+        add_classes(x, n_classes, &room[0], &terms[0], &maximum, &sum, &ties)
+        top = term_at(maximum, maximum, False)
+    return finish_row(output, number, x, NULL, <const floating *>&terms[0] if n_classes <= CHUNK else NULL, n_classes,
+                      target, scale, maximum, False, top, sum, ties, &room[0], out)
 
 
 cdef inline double run_row(
@@ -140,42 +281,13 @@ cdef inline double run_row(
     double scale,               # of the gradient
     floating *out,              # OUT  (n_classes,), may be x; not if output is NOTHING
 ) noexcept nogil:
-    cdef floating[CHUNK] room, terms
-    cdef floating[2] numbers
-    cdef floating maximum, top, shift, at_target = 0
-    cdef double sum, ties, lost, log, value
-    cdef bint near = are_near(n_classes), special
+    if number != LOGSUMEXP and not 0 <= target < n_classes:
+        return NAN
     if n_classes <= 0:
-        return -INFINITY if number == LOGSUMEXP else NAN
-    if number != LOGSUMEXP:
-        if not 0 <= target < n_classes:
-            return NAN
-        at_target = element(x, target)
-    if n_classes <= CHUNK:
-        measure_row(aligned(x, n_classes, &room[0]), n_classes, near, &terms[0], &maximum, &top, &sum, &ties)
-    else:
-        maximum, sum, ties = -INFINITY, 0, -1
-        add_classes(x, n_classes, &room[0], &terms[0], &maximum, &sum, &ties)
-        top = term_at(maximum, maximum, False)
-    special = maximum - maximum != 0 or isnan(ties)
-    if special and output != NOTHING:
-        fill(out, n_classes, <floating>NAN)
-    if special:
-        return maximum if number == LOGSUMEXP and not isnan(ties) else NAN
-    if output == PROBABILITY or output == GRADIENT:
-        write_shares(x, <const floating *>&terms[0] if n_classes <= CHUNK else NULL, n_classes,
-                     scale, maximum, near, top, sum, ties, target if output == GRADIENT else -1, &room[0], out)
-    if output == PROBABILITY:
-        return 0
-    logarithm(maximum, sum if near else others_of(maximum, sum), ties, &shift, &lost, &log)
-    if output == LOG_PROBABILITY:
-        numbers[FACTOR], numbers[FACTOR_LOW] = shift, <floating>(0 - lost)
-        write_classes(LOGS, x, NULL, n_classes, &numbers[0], &room[0], out)
-    if number == LOGSUMEXP:
-        return shift
-    if number == LOSS:
-        return loss_of(at_target, shift, lost)
-    return (at_target - shift) + <floating>(0 - lost)
+        return -INFINITY
+    if n_classes <= SHORT and is_aligned(x, sizeof(floating)) and is_aligned(out, sizeof(floating)):
+        return run_short_row(output, number, x, n_classes, target, scale, out)
+    return run_other_row(output, number, x, n_classes, target, scale, out)
 
 
 cdef inline bint is_finite(const State *state) noexcept nogil:
@@ -212,7 +324,7 @@ cdef inline void write_state(
     if not is_finite(state):
         fill(out, n_classes, <floating>NAN)
     else:
-        write_shares(x, NULL, n_classes, scale, maximum, False, term_at(maximum, maximum, False), state.sum,
+        write_shares(x, NULL, False, n_classes, scale, maximum, False, term_at(maximum, maximum, False), state.sum,
                      state.ties, target, &room[0], out)
 
 
