@@ -15,8 +15,8 @@ from libc.string cimport memcpy, memset
 from csoftmax import _isa
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
-    MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Output,
-    RowNumber, State, Steps, Task, room_size,
+    MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Kernels, Layout,
+    Output, RowNumber, State, Steps, Task, room_size,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -302,6 +302,47 @@ cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile,
             kernels.fence()
 
 
+cdef inline bint has_few_rows(const Task *task, Py_ssize_t item) noexcept nogil:
+    """Whether the rows, each of neighbours and one chunk, take less time one by one than as a tile."""
+    cdef Py_ssize_t row
+    if (task.n_rows > (8 if task.n_classes <= SHORT else 4) or task.n_classes > CHUNK or task.temperature != 1 or has_other(task)
+            or task.weight != NULL or task.sample_weight != NULL or task.grad_weight != NULL or task.mass != NULL
+            or task.index != NULL
+            or task.target != NULL and task.logsumexp != NULL
+            or task.x.class_stride != item or task.x.n_dims > 1
+            or task.output != NOTHING and (task.out.class_stride != item or task.out.n_dims > 1)):
+        return False
+    for row in range(task.n_rows if task.has_ignore_index else 0):
+        if task.target[row] == task.ignore_index:
+            return False
+    return True
+
+
+cdef void run_rows(const Task *task, int dtype) noexcept nogil:
+    cdef fp_state state = fp_enter()
+    cdef Py_ssize_t row
+    cdef int64_t target = 0
+    cdef void *out = NULL
+    cdef double result
+    for row in range(task.n_rows):
+        if task.target != NULL:
+            target = task.target[row]
+        if task.output != NOTHING:
+            out = task.out.data + (row * task.out.strides[0] if row else 0)
+        result = kernels.row[dtype](
+            task.output, LOGSUMEXP if task.target == NULL else LOSS,
+            task.x.data + (row * task.x.strides[0] if row else 0), task.n_classes, target, task.scale, out)
+        if task.loss_f32 != NULL:
+            task.loss_f32[row] = <float>result
+        if task.loss_f64 != NULL:
+            task.loss_f64[row] = result
+        if task.logsumexp != NULL and dtype:
+            (<double *>task.logsumexp)[row] = result
+        elif task.logsumexp != NULL:
+            (<float *>task.logsumexp)[row] = <float>result
+    fp_leave(state)
+
+
 cdef inline bint needs_more_room(const Task *task) noexcept nogil:
     """For a tile's masses, or for what is added to its logits."""
     return task.mass != NULL or task.has_probabilities or task.has_added
@@ -320,6 +361,9 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     cdef bint split
     cdef int status
     if task.n_rows == 0 or task.n_classes == 0:
+        return CSOFTMAX_OK
+    if has_few_rows(task, item):
+        run_rows(task, dtype)
         return CSOFTMAX_OK
     plan(task, item)
     n_tiles = task.n_rows // task.inner * task.tiles_per_inner

@@ -42,6 +42,15 @@ cdef inline double tops_in_lanes(const floating *terms, floating top) noexcept n
         return ties_f64(terms, top)
 
 
+cdef inline bint has_nan(const floating *x, Py_ssize_t n, Py_ssize_t stride) noexcept nogil:
+    """In an integer: of `if isnan(x): result = NAN` GCC 12 makes a maximum over vectors, which NaN does not survive."""
+    cdef Py_ssize_t j
+    cdef int found = 0
+    for j in range(n):
+        found |= isnan(x[j * stride])
+    return found
+
+
 cdef inline void max_of_group(const floating *x, floating *lanes) noexcept nogil:
     cdef int l
     for l in range(16):

@@ -1,10 +1,6 @@
 # Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, a chunk's
 # terms are on the stack. Steps and order are those of rows.pxi, so that the numbers are those of a tile, bit for bit.
 
-cdef enum:
-    SHORT = 64              # classes of rows that are measured without loops over them
-
-
 cdef inline void measure_short(
     int n_groups,               # of 16 lanes: 1, 2 or 4; a constant, as near is
     bint near,
@@ -52,10 +48,8 @@ cdef inline void measure_short(
     sum[0] = below_top * (1 / unit(top))
     ties[0] = n_tops - 1
     if isinf(top):              # terms mean nothing, but a NaN is one
-        sum[0] = ties[0] = 0
-        for l in range(16 * n_groups):
-            if isnan(lanes[l]):
-                ties[0] = NAN
+        sum[0] = 0
+        ties[0] = NAN if has_nan(<const floating *>lanes, 16 * n_groups, 1) else 0
 
 
 cdef inline void measure_row(
@@ -71,7 +65,6 @@ cdef inline void measure_row(
     cdef double[8] total, carry
     cdef floating top, origin, least, magic
     cdef double below_top
-    cdef Py_ssize_t j
     top = max_of_row(x, n_classes)
     refer(top, False, &origin, &least, &magic)
     at_top[0] = term(top, origin, least, magic, False)
@@ -83,10 +76,8 @@ cdef inline void measure_row(
     ties[0] = ties_of(below_top, ((all[0] + all[1]) + (all[2] + all[3])) + ((all[4] + all[5]) + (all[6] + all[7])),
                       at_top[0])
     if isinf(top):              # terms mean nothing, but a NaN is one
-        sum[0] = ties[0] = 0
-        for j in range(n_classes):
-            if isnan(x[j]):
-                ties[0] = NAN
+        sum[0] = 0
+        ties[0] = NAN if has_nan(x, n_classes, 1) else 0
 
 
 cdef inline bint is_aligned(const void *p, size_t item) noexcept nogil:
@@ -332,7 +323,7 @@ cdef inline void write_state(
 
 cdef double row_f32(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
                     void *out) noexcept nogil:
-    return <float>run_row(output, number, <const float *>x, n_classes, target, scale, <float *>out)
+    return run_row(output, number, <const float *>x, n_classes, target, scale, <float *>out)
 
 
 cdef double row_f64(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,

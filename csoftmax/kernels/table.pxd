@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 cdef enum:
     LANES = 16              # classes that are summed side by side; the order of every sum follows from it
     CHUNK = 2048            # classes that share one maximum; longer rows merge the states of their chunks in order
+    SHORT = 64              # classes of single rows that are measured without loops over them
     MAX_TILE_ROWS = 256     # rows that one tile may hold
     MAX_DIMS = 64           # as in NumPy
     ALWAYS_LANES = 384      # bytes; rows so short are always lanes
@@ -107,8 +108,8 @@ cdef struct State:          # what is known of some classes of a row
 
 cdef struct Kernels:        # each for float32 and float64
     tile_function[2] tile
-    # Single rows and states: csoftmax.h says what they do. row() returns `number`, and writes out for PROBABILITY,
-    # LOG_PROBABILITY, GRADIENT; scale is that of probabilities too.
+    # Single rows and states: csoftmax.h says what they do. row() returns `number`, a loss before it is rounded to the
+    # dtype, and writes out for PROBABILITY, LOG_PROBABILITY, GRADIENT; scale is that of probabilities too.
     double (*row[2])(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target,
                      double scale, void *out) noexcept nogil
     void (*add[2])(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil

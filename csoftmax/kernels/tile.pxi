@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t
 
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
-    MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation, Output,
-    RowNumber, State, Steps, Task, room_size,
+    MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation,
+    Output, RowNumber, State, Steps, Task, room_size,
 )
 
 cdef extern from "lanes.h" nogil:
@@ -418,6 +418,7 @@ cdef void measure(
     """State of each row in a chunk; where the maximum is infinite, ties is 0, or NaN if the row holds a NaN."""
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
+    cdef const floating *first
     if task.orientation == COLUMNS:
         measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, terms, maximum, sum, ties)
     else:
@@ -427,12 +428,12 @@ cdef void measure(
         return
     for row in range(part.n_rows):
         if isinf(maximum[row]):
-            sum[row] = ties[row] = 0
-            for j in range(n):
-                if isnan(x[row * stride + j] if task.orientation == ROWS else x[j * stride + row]):
-                    ties[row] = NAN
-                if task.keep_terms:  # a chunk of nothing but -inf: the row's other chunks decide
-                    terms[row * part.term_stride + j if task.orientation == ROWS else j * part.width + row] = 0
+            sum[row] = 0
+            first = x + row * (stride if task.orientation == ROWS else 1)
+            ties[row] = NAN if has_nan(first, n, 1 if task.orientation == ROWS else stride) else 0
+            for j in range(n if task.keep_terms else 0):
+                # A chunk of nothing but -inf: the row's other chunks decide.
+                terms[row * part.term_stride + j if task.orientation == ROWS else j * part.width + row] = 0
 
 
 cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept nogil:
