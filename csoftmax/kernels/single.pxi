@@ -175,7 +175,8 @@ cdef inline void write_shares(
     share(numerator, top, sum, ties, &factor, &factor_low)
     split_factor(factor, factor_low, 1, &numbers[FACTOR], &numbers[FACTOR_LOW], &numbers[UNSCALE])
     if 0 <= target < n_classes:
-        rest = all_but(term_at(element(x, target), maximum, near), top, sum, ties)
+        at_target = terms[target] if terms != NULL else term_at(element(x, target), maximum, near)
+        rest = all_but(at_target, top, sum, ties)
         at_target = <floating>(-mul_add(factor, rest, factor_low * rest))
     if terms == NULL or not is_large(factor, top) and factor != 0:
         refer(maximum, near, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
