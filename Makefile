@@ -45,6 +45,16 @@ conformance: $(INSTALLED)  ## SciPy's own tests, ONNX's node cases and a thousan
 	$(BIN)/python -m pip install --quiet -r tests/conformance/requirements.txt
 	$(BIN)/python -m pytest -q tests/conformance
 
+mutation: $(INSTALLED)  ## plant faults, each of which the suite must catch: an hour; writes the table of docs/testing.md
+	$(BIN)/python tests/mutation/mutate.py --report docs/testing.md
+
+FUZZ_SECONDS ?= 3600
+fuzz: $(INSTALLED)  ## random calls and properties for FUZZ_SECONDS, an hour
+	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		CSOFTMAX_TEST_PROFILE=fuzz $(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_invariances.py || exit 1; \
+	done
+
 peers:  ## install what `make bench` measures against
 	$(MAKE) build
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
@@ -64,4 +74,7 @@ clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-.PHONY: help build demo test wheel-test lint types check conformance peers bench bench-quick accuracy clean
+bench-rows: peers  ## nanoseconds of the C row functions beside loops over libm; writes the table of docs/embedding.md
+	$(BIN)/python benchmarks/rows.py --readme docs/embedding.md
+
+.PHONY: help build demo test wheel-test lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean

@@ -198,12 +198,13 @@ def _reduced(a, axes, b, keepdims, return_sign):
 
 
 def _real_array(x, name, function, elsewhere):
-    """Return `x` as an array, unless it is complex: `elsewhere` is who takes that."""
+    """Return `x` as an array that has a kernel; complex ones are for `elsewhere`."""
     x = _checks.any_array(x, name, "numbers", function)
     if x.dtype.kind == "c":
         raise TypeError(
             f"{function}() needs real numbers, got {x.dtype}: {elsewhere} takes complex ones"
         )
+    _checks.floating_array(x[:0] if x.ndim else x, function, name)  # for the error that it may raise
     return x
 
 

@@ -1,9 +1,19 @@
+import os
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import settings
 
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=150)
-settings.load_profile("suite")
+settings.register_profile("fuzz", deadline=None, max_examples=5000, database=None)
+settings.load_profile(os.environ.get("CSOFTMAX_TEST_PROFILE", "suite"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if "test_fuzz" in sys.modules:
+        counts = sys.modules["test_fuzz"].COUNTS
+        terminalreporter.write_line(f"{sum(counts.values())} random calls: {counts}")
 
 
 @pytest.fixture(params=["float32", "float64"])

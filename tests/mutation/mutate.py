@@ -1,0 +1,134 @@
+"""Plant one fault at a time (faults.py), build, run the suite: each must make it fail.
+
+python tests/mutation/mutate.py [--only WORDS] [--report docs/testing.md]
+
+Works on a copy, with the best build that this processor has; the other builds stay as they are.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from faults import FAULTS
+from tqdm import tqdm
+
+from csoftmax import _isa
+
+ROOT = Path(__file__).parent.parent.parent
+COPY = ROOT / "build" / "mutation"
+# With one build mutated and the other not, this would see any fault, and so none that a user could meet.
+COMPARES_BUILDS = (
+    "--deselect=tests/test_splits.py::test_v3_and_v4_give_the_same_bits_on_a_fixed_corpus"
+)
+BUILD = """
+import runpy, setuptools, sys
+setup, wanted = setuptools.setup, set(sys.argv.pop().split(","))
+def some(**options):
+    options["ext_modules"] = [e for e in options["ext_modules"] if e.name in wanted]
+    setup(**options)
+setuptools.setup = some
+sys.argv = ["setup.py", "-q", "build_ext", "--inplace", "--force"]
+runpy.run_path("setup.py")
+"""
+
+
+def fresh_copy():
+    shutil.rmtree(COPY, ignore_errors=True)
+    shutil.copytree(
+        ROOT,
+        COPY,
+        ignore=shutil.ignore_patterns(".venv", ".git", "build", "__pycache__", ".*_cache"),
+    )
+
+
+def run(*command, seconds):
+    """Exit code and output; None for a run that takes too long."""
+    environment = os.environ | {"PYTHONPATH": str(COPY), "CSOFTMAX_ISA": _isa.NAME}
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=COPY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return None, ""
+    return done.returncode, done.stdout + done.stderr
+
+
+def build(file):
+    """Build what a file is part of."""
+    if file.endswith(".py"):
+        return
+    names = {f"csoftmax.kernels._{_isa.NAME}"} if "/kernels/" in file else {"csoftmax._batch"}
+    code, output = run("-c", BUILD, ",".join(names), seconds=600)
+    if code != 0:
+        raise SystemExit(f"the fault does not build:\n{output[-2000:]}")
+
+
+def first_failure():
+    """The test that fails first, or None if all pass."""
+    code, output = run(
+        "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", COMPARES_BUILDS, seconds=1200
+    )
+    if code == 0:
+        return None
+    if code is None:
+        return "the suite hangs"
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    return found.group(1).partition("[")[0] if found else "the interpreter crashes"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="faults whose description holds this")
+    parser.add_argument("--report", type=Path, help="file whose table between marks is replaced")
+    arguments = parser.parse_args()
+    fresh_copy()
+    if (failure := first_failure()) is not None:
+        raise SystemExit(f"the suite fails without a fault: {failure}")
+    rows, start = [], time.monotonic()
+    for what, file, text, instead in tqdm([f for f in FAULTS if arguments.only in f[0]]):
+        path = COPY / file
+        original = path.read_text()
+        if original.count(text) != 1:
+            raise SystemExit(
+                f"{file} must hold this once, it does {original.count(text)} times: {text}"
+            )
+        path.write_text(original.replace(text, instead))
+        build(file)
+        caught = first_failure()
+        path.write_text(original)
+        build(file)
+        rows.append((what, file, caught))
+        tqdm.write(f"{what}: {caught or 'SURVIVES'}")
+    n_caught = sum(caught is not None for _, _, caught in rows)
+    lines = [
+        f"{len(rows)} faults planted, {n_caught} caught, with kernels {_isa.NAME},"
+        f" in {(time.monotonic() - start) / 60:.0f} minutes.",
+        "",
+        "| fault | in | first failure |",
+        "|---|---|---|",
+        *(
+            f"| {what} | {file.removeprefix('csoftmax/')} | {caught or '**none**'} |"
+            for what, file, caught in rows
+        ),
+    ]
+    print("\n".join(lines))
+    if arguments.report:
+        sys.path.insert(0, str(ROOT / "benchmarks"))
+        from report import write_between_marks
+
+        write_between_marks(arguments.report, "mutation", "\n".join(lines))
+    return n_caught < len(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
