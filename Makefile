@@ -34,7 +34,7 @@ wheel-test: $(INSTALLED)  ## sdist, wheel from it, the suite against the wheel i
 lint: $(INSTALLED)  ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint csoftmax
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint csoftmax examples
 
 types: $(INSTALLED)  ## mypy on the stubs and on typical calls
 	$(BIN)/mypy tests/typing_cases.py
