@@ -10,7 +10,7 @@ help:  ## list the targets
 
 $(INSTALLED): $(filter-out %.c %.so %__pycache__,$(SOURCES))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[test,demo,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,demo,mpi,dev]"
 	touch $@
 
 build: $(INSTALLED)  ## make .venv and build the package in place
@@ -27,7 +27,7 @@ wheel-test: $(INSTALLED)  ## sdist, wheel from it, the suite against the wheel i
 	rm -rf build/wheel-test && mkdir -p build/wheel-test
 	$(BIN)/python -m build --outdir build/wheel-test/dist .
 	$(PYTHON) -m venv build/wheel-test/venv
-	build/wheel-test/venv/bin/python -m pip install --quiet "$$(ls build/wheel-test/dist/*.whl)[test]"
+	build/wheel-test/venv/bin/python -m pip install --quiet "$$(ls build/wheel-test/dist/*.whl)[test,mpi]"
 	cp -r tests examples pyproject.toml build/wheel-test/
 	cd build/wheel-test && venv/bin/python -m pytest -q
 

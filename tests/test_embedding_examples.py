@@ -6,12 +6,22 @@ import re
 import shutil
 import sys
 import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
 from reference import BOUNDS, CLASSES
 from test_examples import EXAMPLES, numbers_after, printed_by
+
+MPI_SETTINGS = {
+    # Open MPI refuses root, and more ranks than processors, unless it is told so.
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "MPIEXEC_TIMEOUT": "100",  # any MPI ends a job that hangs
+    "CFLAGS": "-O0",  # all ranks compile at once, and the time goes elsewhere
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -174,3 +184,54 @@ def test_the_ctc_example_shows_what_it_says():
     )
     assert said <= greedy <= beam
     assert numbers_after("a beam of ", text)[1] <= 1
+
+
+# ---- Sharded cross-entropy ----
+
+
+@pytest.fixture
+def mpiexec():
+    pytest.importorskip("mpi4py", reason="the mpi extra is not installed")
+    beside = str(Path(sys.executable).parent)  # an environment need not be active
+    found = shutil.which("mpiexec", path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    if found is None:
+        pytest.skip("there is no mpiexec: the mpi extra brings one")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "multiple"),
+    [(4000, 2048), (20_000, 2048), (3000, 100)],  # a chunk in each shard; several; other chunks
+)
+def test_two_shards_give_the_loss_and_gradient_of_the_whole(
+    mpiexec, monkeypatch, n_classes, multiple
+):
+    for name, value in MPI_SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    text = printed_by(
+        "sharded_cross_entropy/sharded_cross_entropy.py",
+        *("--classes", n_classes, "--multiple", multiple, "--rows", 100),
+        needs=("pyximport",),
+        seconds=120,
+        launcher=(mpiexec, "-n", "2"),
+    )
+    assert text.startswith("2 ranks, 100 rows")
+    by_shard, by_chunk = (
+        part.split("one state")[0] for part in text.split("one state for each ")[1:]
+    )
+    # The same sums; or with a rounding of float64 elsewhere, which moves a float32 by a unit at most; or other sums:
+    # each side is within its bound of the exact value. The loss is a negative log-softmax.
+    loss, gradient = (2 * BOUNDS[name, "float32"] for name in ("log_softmax", "gradient"))
+    if multiple == 2048:
+        by_shard_bounds = (0, 0) if n_classes == 4000 else (1, 1)
+        by_chunk_bounds = (0, 0)
+    else:
+        by_shard_bounds = by_chunk_bounds = loss, gradient
+    for part, bounds in (by_shard, by_shard_bounds), (by_chunk, by_chunk_bounds):
+        for what, bound, size in zip(
+            ("losses", "gradient"), bounds, (100, 100 * n_classes), strict=True
+        ):
+            n_other, n, furthest = numbers_after(f"{what}: ", part)
+            assert n == size
+            assert (n_other == 0) == (furthest == 0)
+            assert furthest <= bound

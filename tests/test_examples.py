@@ -15,12 +15,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NO_SPINNING = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
-def printed_by(name, *arguments, needs, seconds=60):
+def printed_by(name, *arguments, needs, seconds=60, launcher=()):
     """What an example prints."""
     for package in needs:
         pytest.importorskip(package, reason="the demo extra is not installed")
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        [*launcher, sys.executable, EXAMPLES / name, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=seconds,
