@@ -305,7 +305,8 @@ cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile,
 cdef inline bint has_few_rows(const Task *task, Py_ssize_t item) noexcept nogil:
     """Whether the rows, each of neighbours and one chunk, take less time one by one than as a tile."""
     cdef Py_ssize_t row
-    if (task.n_rows > (8 if task.n_classes <= SHORT else 4) or task.n_classes > CHUNK or task.temperature != 1 or has_other(task)
+    if (task.n_rows > (8 if task.n_classes <= SHORT else 4) or task.n_classes > CHUNK or task.temperature != 1
+            or has_other(task)
             or task.weight != NULL or task.sample_weight != NULL or task.grad_weight != NULL or task.mass != NULL
             or task.index != NULL
             or task.target != NULL and task.logsumexp != NULL

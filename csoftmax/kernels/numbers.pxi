@@ -1,5 +1,5 @@
-# The numbers of one row, from its state: for rows.pxi's and columns.pxi's tiles, in loops over rows that become vectors,
-# and for single rows. In all of them `near` says whether the row's terms refer to the maximum itself.
+# The numbers of one row, from its state: for rows.pxi's and columns.pxi's tiles, in loops over rows that become
+# vectors, and for single rows. In all of them `near` says whether the row's terms refer to the maximum itself.
 
 cdef inline bint are_near(Py_ssize_t n_classes) noexcept nogil:
     """Whether the terms of a whole row of so many classes refer to its maximum: such rows are always lanes."""
@@ -59,7 +59,7 @@ cdef inline double all_but(floating at_target, floating top, double sum, double 
 
 
 cdef inline double others_of(floating maximum, double sum) noexcept nogil:
-    """The sum of exp(x - maximum) over the classes below the maximum, from that of exp(x - M); for near rows it is that."""
+    """The sum of exp(x - maximum) over the classes below it, from that of exp(x - M), or that itself for near rows."""
     cdef double high, low
     reference(maximum, &high, &low)
     return sum * high if floating is float else mul_add(sum, high, sum * low)
