@@ -5,6 +5,7 @@ from csoftmax._config import __version__, show_config
 
 # isort: split
 from csoftmax import functional, special
+from csoftmax._embedding import address, get_include
 from csoftmax._functions import (
     cross_entropy,
     cross_entropy_with_grad,
@@ -18,9 +19,11 @@ from csoftmax._functions import (
 
 __all__ = [
     "__version__",
+    "address",
     "cross_entropy",
     "cross_entropy_with_grad",
     "functional",
+    "get_include",
     "log_prob",
     "log_softmax",
     "log_softmax_backward",

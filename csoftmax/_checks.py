@@ -333,3 +333,16 @@ def bad_target(target, position, n_classes, function, name="target"):
         needs = f"{n_classes} classes are numbered 0 to {n_classes - 1}"
     at = f" at position {where}" if target.ndim else ""
     return IndexError(f"{function}() {name} {value}{at} is not a class: {needs}")
+
+
+def c_name(name, names, function):
+    """Return `name` if it is one of the C functions' `names`."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{function}() needs a C function's name, got {name!r}: pass a string, {names[0]!r} say"
+        )
+    if name not in names:
+        raise ValueError(
+            f"{function}() needs the name of a C function, got {name!r}: choose one of {', '.join(names)}"
+        )
+    return name

@@ -59,3 +59,7 @@ def test_every_public_name_is_documented():
     for name in csoftmax.__all__:
         if callable(getattr(csoftmax, name)):
             assert len(getattr(csoftmax, name).__doc__.splitlines()) > 5
+
+
+def test_the_folder_to_include_holds_the_header_and_nothing_else():
+    assert os.listdir(csoftmax.get_include()) == ["csoftmax.h"]

@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import csoftmax
-from csoftmax import _config, _functions, functional, special
+from csoftmax import _config, _embedding, _functions, functional, special
 
 FUNCTIONS = [name for name in csoftmax.__all__ if callable(getattr(csoftmax, name))]
 COMPUTING = [
@@ -14,7 +14,7 @@ COMPUTING = [
 ]
 
 
-@pytest.mark.parametrize("module", [_functions, _config, functional, special])
+@pytest.mark.parametrize("module", [_functions, _config, _embedding, functional, special])
 def test_every_example_in_the_docstrings_gives_what_it_shows(module):
     failed, attempted = doctest.testmod(module)
     assert attempted > 0

@@ -1,5 +1,6 @@
 """What every function refuses: the whole text of the error, no byte of any output changed."""
 
+import re
 import warnings
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import csoftmax
+from csoftmax import _batch
 
 X = np.arange(12.0).reshape(3, 4)
 TARGET = np.array([0, 1, 3])
@@ -501,3 +503,22 @@ def test_a_refused_backward_call_writes_nothing(name, options):
     out = np.full((3, 4), 7.0)
     assert error_of(name, X, X, out=out, **options)[1].startswith(f"{name}() needs ")
     assert (out == 7).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["softmax", "softmax_row", "SOFTMAX_F32", "csoftmax_empty", "", "é\0"]
+)
+def test_an_address_of_no_c_function_is_refused_and_those_that_there_are_are_listed(name):
+    names = ", ".join(_batch.C_NAMES)
+    text = f"address() needs the name of a C function, got {name!r}: choose one of {names}"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        csoftmax.address(name)
+
+
+@pytest.mark.parametrize("name", [None, 0, b"softmax_f32", ["softmax_f32"], np.float32])
+def test_a_name_that_is_no_string_is_refused(name):
+    text = (
+        f"address() needs a C function's name, got {name!r}: pass a string, 'softmax_row_f32' say"
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        csoftmax.address(name)

@@ -51,6 +51,8 @@ assert_type(csoftmax.softmax_backward(half, half, 0, n_threads=2), NDArray[np.fl
 assert_type(csoftmax.log_softmax_backward([1.0, 0.0], [0.0, -1.0]), NDArray[Any])
 assert_type(csoftmax.log_softmax_backward(double, double, out=double), NDArray[np.float64])
 assert_type(csoftmax.show_config(), None)
+assert_type(csoftmax.get_include(), str)
+assert_type(csoftmax.address("softmax_row_f32"), int)
 assert_type(csoftmax.special.softmax(single), NDArray[np.float32])
 assert_type(csoftmax.special.log_softmax(double, axis=(0, 1)), NDArray[np.float64])
 assert_type(csoftmax.functional.softmax(single, dim=1), NDArray[np.float32])
