@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
-SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoftmax/*.h csoftmax/kernels/*)
+SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoftmax/*.pxi csoftmax/*.h \
+	csoftmax/include/*.h csoftmax/kernels/*)
 INSTALLED = .venv/installed
 
 help:  ## list the targets
@@ -10,7 +11,7 @@ help:  ## list the targets
 
 $(INSTALLED): $(filter-out %.c %.so %__pycache__,$(SOURCES))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[test,demo,mpi,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,embedding,demo,mpi,dev]"
 	touch $@
 
 build: $(INSTALLED)  ## make .venv and build the package in place
@@ -28,7 +29,7 @@ wheel-test: $(INSTALLED)  ## sdist, wheel from it, the suite against the wheel i
 	$(BIN)/python -m build --outdir build/wheel-test/dist .
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/python -m pip install --quiet "$$(ls build/wheel-test/dist/*.whl)[test,mpi]"
-	cp -r tests examples pyproject.toml build/wheel-test/
+	cp -r tests examples docs pyproject.toml build/wheel-test/
 	cd build/wheel-test && venv/bin/python -m pytest -q
 
 lint: $(INSTALLED)  ## ruff and cython-lint

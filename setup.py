@@ -48,7 +48,7 @@ extensions = [
         ["csoftmax/_batch.pyx"],
         include_dirs=[np.get_include(), "csoftmax"],
         define_macros=NUMPY_API,
-        depends=HEADERS,
+        depends=[*HEADERS, "csoftmax/_c_functions.pxi", "csoftmax/include/csoftmax.h"],
         extra_compile_args=["/O2" if MSVC else "-O3", *OPENMP_FLAGS],
         extra_link_args=[] if MSVC else OPENMP_FLAGS,
     ),
