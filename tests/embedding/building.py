@@ -1,0 +1,62 @@
+"""Compile C, C++ and Cython as a reader of docs/embedding.md would, against the csoftmax that is installed."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import csoftmax
+
+HERE = Path(__file__).parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+STRICT = ("-Wall", "-Wextra", "-pedantic", "-Werror")
+
+
+def command_of(variable):
+    """The words of one of Python's compiler commands, which must be there to go on."""
+    words = shlex.split(sysconfig.get_config_var(variable) or "")
+    if not words or shutil.which(words[0]) is None:
+        pytest.skip(f"no compiler: {variable} is {' '.join(words) or 'not set'}")
+    return words
+
+
+def run(*command, folder):
+    """Run a command, which must end well and say nothing."""
+    done = subprocess.run(
+        [str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == "", done.stderr
+    return done.stdout
+
+
+def includes():
+    """csoftmax.h as what is compiled, so that its warnings count; Python.h as the system's."""
+    return "-I", csoftmax.get_include(), "-isystem", sysconfig.get_path("include")
+
+
+def shared(source, target, *options, language="c"):
+    """Compile one file to a module or library."""
+    variable = "LDSHARED" if language == "c" else "LDCXXSHARED"
+    command = [*command_of(variable), "-fPIC", *options, *includes(), source, "-o", target]
+    run(*command, folder=target.parent)
+
+
+def program(source, target, *options, language="c"):
+    """Compile one file to a program that runs no Python."""
+    command = command_of("CC" if language == "c" else "CXX")
+    run(*command, *options, *includes(), source, "-o", target, folder=target.parent)
+    return target
+
+
+def cython(source, folder):
+    """Translate to C; what is cimported is found in sys.path, unless the install is an editable one."""
+    root = Path(csoftmax.__file__).parents[1]
+    told = () if root == Path(sysconfig.get_path("platlib")) else ("-I", root)
+    target = folder / f"{source.stem}.c"
+    run(sys.executable, "-m", "cython", *told, source, "-o", target, folder=folder)
+    return target
