@@ -138,8 +138,8 @@ typedef struct csoftmax_functions {
 } csoftmax_functions;
 
 #ifndef CSOFTMAX_NO_PYTHON
-/* The installed package's table, or NULL with an exception set: an ImportError if csoftmax is not installed, or older or
- * otherwise different than this header asks for. A newer one, whose table has grown, is fine. */
+/* The installed package's table, or NULL with an exception set: an ImportError if csoftmax is not installed, or is
+ * older or other than this header asks for. A newer one, whose table has grown, is fine. */
 static inline const csoftmax_functions *csoftmax_import(void)
 {
     const csoftmax_functions *table = NULL;
@@ -156,8 +156,8 @@ static inline const csoftmax_functions *csoftmax_import(void)
         PyErr_Format(PyExc_ImportError, "csoftmax.h needs the C interface %d, got %zd from the installed csoftmax: "
                      "compile with the header that csoftmax.get_include() names", CSOFTMAX_ABI, (Py_ssize_t)table->abi);
     else if (table->size < sizeof(csoftmax_functions))
-        PyErr_Format(PyExc_ImportError, "csoftmax.h needs a table of %zu bytes, got %zu from the installed csoftmax, which "
-                     "is older: upgrade csoftmax", sizeof(csoftmax_functions), table->size);
+        PyErr_Format(PyExc_ImportError, "csoftmax.h needs a table of %zu bytes, got %zu from the installed "
+                     "csoftmax, which is older: upgrade csoftmax", sizeof(csoftmax_functions), table->size);
     else
         return table;
     return NULL;

@@ -34,22 +34,23 @@ def run(*command, folder):
     return done.stdout
 
 
-def includes():
+def includes(with_python):
     """csoftmax.h as what is compiled, so that its warnings count; Python.h as the system's."""
-    return "-I", csoftmax.get_include(), "-isystem", sysconfig.get_path("include")
+    python = ("-isystem", sysconfig.get_path("include")) if with_python else ()
+    return "-I", csoftmax.get_include(), *python
 
 
 def shared(source, target, *options, language="c"):
     """Compile one file to a module or library."""
     variable = "LDSHARED" if language == "c" else "LDCXXSHARED"
-    command = [*command_of(variable), "-fPIC", *options, *includes(), source, "-o", target]
+    command = [*command_of(variable), "-fPIC", *options, *includes(True), source, "-o", target]
     run(*command, folder=target.parent)
 
 
-def program(source, target, *options, language="c"):
-    """Compile one file to a program that runs no Python."""
+def program(source, target, *options, language="c", with_python=False):
+    """Compile one file to a program, or with -c to an object."""
     command = command_of("CC" if language == "c" else "CXX")
-    run(*command, *options, *includes(), source, "-o", target, folder=target.parent)
+    run(*command, *options, *includes(with_python), source, "-o", target, folder=target.parent)
     return target
 
 

@@ -1,0 +1,64 @@
+"""What csoftmax.h declares, read with regular expressions, and callable through ctypes."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import csoftmax
+from csoftmax import _batch
+
+PATH = Path(csoftmax.get_include()) / "csoftmax.h"
+TEXT = PATH.read_text()
+PXD = (Path(csoftmax.__file__).parent / "_batch.pxd").read_text()
+
+
+class State(ctypes.Structure):
+    """csoftmax_state, empty unless told otherwise."""
+
+    _fields_ = (("maximum", ctypes.c_double), ("sum", ctypes.c_double), ("ties", ctypes.c_double))
+
+    def __init__(self, maximum=-float("inf"), sum=0, ties=-1):
+        super().__init__(maximum, sum, ties)
+
+    def __iter__(self):
+        return iter((self.maximum, self.sum, self.ties))
+
+
+def functions_in(text, pattern):
+    """(name, result, [(type, argument)]) of each declaration, in their order; ptrdiff_t is Py_ssize_t."""
+    found = []
+    for result, name, arguments in re.findall(pattern, text, re.MULTILINE):
+        words = " ".join(arguments.replace("ptrdiff_t", "Py_ssize_t").split())
+        pairs = [re.fullmatch(r"(.*?)(\w+)", each.strip()).groups() for each in words.split(",")]
+        found.append((name, result, [(kind.strip(), argument) for kind, argument in pairs]))
+    return found
+
+
+def declared():
+    """The table's functions in the header."""
+    return functions_in(TEXT, r"^    (\w+) \(\*(\w+)\)\(([^)]+)\);")
+
+
+def declared_for_cython():
+    """Those in the pxd; the two without arguments are no functions of the table."""
+    return functions_in(PXD, r"^cdef (\w+) (\w+)\(([^)]+)\) noexcept nogil$")
+
+
+TYPES = {
+    "void": None,
+    "int": ctypes.c_int,
+    "float": ctypes.c_float,
+    "double": ctypes.c_double,
+    "int64_t": ctypes.c_int64,
+    "Py_ssize_t": ctypes.c_ssize_t,
+}
+
+
+def callable_at_its_address(name, result, arguments):
+    """A function that takes addresses (integers, states, None) for pointers, and checks nothing."""
+    pointers = {True: ctypes.POINTER(State), False: ctypes.c_void_p}
+    kinds = [TYPES.get(kind) or pointers["csoftmax_state" in kind] for kind, _ in arguments]
+    return ctypes.CFUNCTYPE(TYPES[result], *kinds)(_batch.address(name))
+
+
+C = {each[0]: callable_at_its_address(*each) for each in declared()}

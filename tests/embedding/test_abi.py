@@ -1,0 +1,288 @@
+"""What compiled programs rely on: signatures, offsets and numbers stay what they are, and table and header agree."""
+
+import ctypes
+import math
+import re
+import shutil
+
+import building
+import children
+import pytest
+from building import HERE, STRICT, SUFFIX
+from header import PATH, PXD, TEXT, State, declared, declared_for_cython
+
+import csoftmax
+from csoftmax import _batch
+
+# For T float and double. A change of any of these breaks programs: CSOFTMAX_ABI counts such changes.
+FROZEN = {
+    "softmax_row": "void (T const *, Py_ssize_t, T *)",
+    "log_softmax_row": "void (T const *, Py_ssize_t, T *)",
+    "logsumexp_row": "T (T const *, Py_ssize_t)",
+    "cross_entropy_row": "T (T const *, Py_ssize_t, int64_t)",
+    "cross_entropy_with_grad_row": "T (T const *, Py_ssize_t, int64_t, double, T *)",
+    "log_prob_row": "T (T const *, Py_ssize_t, int64_t)",
+    "partial": "void (STATE *, T const *, Py_ssize_t)",
+    "merge": "void (STATE *, STATE const *)",
+    "finish": "T (STATE const *)",
+    "finish_loss": "T (STATE const *, T)",
+    "finish_grad": "void (STATE const *, T const *, Py_ssize_t, Py_ssize_t, int64_t, double, T *)",
+    "softmax": "int (T const *, SIZES, T *, Py_ssize_t, Py_ssize_t, int)",
+    "log_softmax": "int (T const *, SIZES, T *, Py_ssize_t, Py_ssize_t, int)",
+    "logsumexp": "int (T const *, SIZES, T *, int)",
+    "cross_entropy": (
+        "int (T const *, SIZES, void const *, int, int64_t, T *, T *, T *, Py_ssize_t, Py_ssize_t,"
+        " double, int, Py_ssize_t *)"
+    ),
+    "log_prob": "int (T const *, SIZES, void const *, int, T *, int, Py_ssize_t *)",
+}
+SIZES = "Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t"
+STATE = "__pyx_t_8csoftmax_6_batch_csoftmax_state"
+CONSTANTS = {
+    "CSOFTMAX_ABI": 1,
+    "CSOFTMAX_OK": 0,
+    "CSOFTMAX_BAD_TARGET": 1,
+    "CSOFTMAX_BAD_ARGUMENT": 2,
+    "CSOFTMAX_NO_MEMORY": 3,
+}
+WORD = ctypes.sizeof(ctypes.c_size_t)
+CAPSULE = b"csoftmax._batch.C_FUNCTIONS"
+
+
+def frozen_signatures():
+    """Name and signature of each function, in the order of the table."""
+    return {
+        f"{name}_{dtype}": re.sub(r"\bT\b", kind, signature)
+        .replace("SIZES", SIZES)
+        .replace("STATE", STATE)
+        for name, signature in FROZEN.items()
+        for dtype, kind in (("f32", "float"), ("f64", "double"))
+    }
+
+
+def capsule_names():
+    """What Cython compares when a module that cimports is imported."""
+    name_of = ctypes.pythonapi.PyCapsule_GetName
+    name_of.restype, name_of.argtypes = ctypes.c_char_p, (ctypes.py_object,)
+    return {name: name_of(capsule).decode() for name, capsule in _batch.__pyx_capi__.items()}
+
+
+def in_cythons_words(result, arguments):
+    """A declaration as the name of a capsule."""
+    kinds = [
+        re.sub(r"^const (\w+)", r"\1 const", kind).replace("csoftmax_state", STATE)
+        for kind, _ in arguments
+    ]
+    return f"{result} ({', '.join(kinds)})"
+
+
+def test_the_signatures_of_all_functions_are_frozen():
+    constructors = {"csoftmax_empty": f"{STATE} (void)", "csoftmax_ignore_none": "int64_t (void)"}
+    assert capsule_names() == frozen_signatures() | constructors
+
+
+def test_the_order_of_the_table_is_frozen():
+    assert list(_batch.C_NAMES) == list(frozen_signatures())
+
+
+def test_header_pxd_and_module_have_the_same_functions_in_the_same_order():
+    assert declared() == declared_for_cython()
+    signatures = {name: in_cythons_words(*rest) for name, *rest in declared()}
+    assert list(signatures.items()) == list(frozen_signatures().items())
+
+
+def test_every_field_of_the_table_is_the_address_of_its_name():
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    n = len(_batch.C_NAMES)
+    words = (ctypes.c_size_t * (2 + n)).from_address(pointer_of(_batch.C_FUNCTIONS, CAPSULE))
+    assert list(words[:2]) == [ctypes.sizeof(words), CONSTANTS["CSOFTMAX_ABI"]]
+    assert list(words[2:]) == [csoftmax.address(name) for name in _batch.C_NAMES]
+    assert len(set(words[2:])) == n
+    assert 0 not in words
+
+
+def test_sizes_offsets_and_numbers_are_frozen(tmp_path):
+    fields = {"csoftmax_functions": ["size", "abi", *_batch.C_NAMES]}
+    fields["csoftmax_state"] = ["maximum", "sum", "ties"]
+    prints = [
+        f'printf("{struct}.{field} %zu\\n", offsetof({struct}, {field}));'
+        for struct in fields
+        for field in fields[struct]
+    ]
+    prints += [f'printf("{struct} %zu\\n", sizeof({struct}));' for struct in fields]
+    prints += [f'printf("{name} %d\\n", {name});' for name in CONSTANTS]
+    source = tmp_path / "offsets.c"
+    source.write_text(
+        f"""
+        #define CSOFTMAX_NO_PYTHON
+        #include "csoftmax.h"
+        #include <stdio.h>
+        int main(void)
+        {{
+            csoftmax_state empty = CSOFTMAX_EMPTY;
+            {" ".join(prints)}
+            printf("%d %g %g %g\\n", CSOFTMAX_IGNORE_NONE == -0x7fffffffffffffff - 1,
+                   empty.maximum, empty.sum, empty.ties);
+            return 0;
+        }}
+        """
+    )
+    program = building.program(source, tmp_path / "offsets", "-std=c99", *STRICT)
+    *lines, last = building.run(program, folder=tmp_path).splitlines()
+    got = {name: int(number) for name, number in map(str.split, lines)}
+    table = ["size", "abi", *frozen_signatures()]
+    expected = {f"csoftmax_functions.{name}": i * WORD for i, name in enumerate(table)}
+    expected |= {"csoftmax_state.maximum": 0, "csoftmax_state.sum": 8, "csoftmax_state.ties": 16}
+    expected |= {"csoftmax_functions": 34 * WORD, "csoftmax_state": 24}
+    assert got == expected | CONSTANTS
+    assert last == "1 -inf 0 -1"
+
+
+def test_the_numbers_of_the_pxd_are_those_of_the_header():
+    pairs = re.findall(r"^    (CSOFTMAX_\w+) = (\d+)", PXD, re.MULTILINE)
+    assert {name: int(number) for name, number in pairs} == CONSTANTS
+    empty = ctypes.CFUNCTYPE(State)(_batch.address("csoftmax_empty"))()
+    assert tuple(empty) == (-math.inf, 0, -1)
+    assert ctypes.CFUNCTYPE(ctypes.c_int64)(_batch.address("csoftmax_ignore_none"))() == -(2**63)
+
+
+def test_the_header_is_short_enough_to_be_a_manual():
+    lines = TEXT.splitlines()
+    assert len(lines) < 200
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("standard", ["c99", "c11", "c++11", "c++17"])
+@pytest.mark.parametrize("python", [True, False])
+def test_the_header_compiles_without_warnings(tmp_path, standard, python):
+    language = "c++" if "+" in standard else "c"
+    source = tmp_path / f"twice.{language.replace('+', 'p')}"
+    source.write_text(
+        """
+        #include "csoftmax.h"
+        #include "csoftmax.h"
+        csoftmax_state begin(void);
+        csoftmax_state begin(void) { csoftmax_state empty = CSOFTMAX_EMPTY; return empty; }
+        """
+    )
+    options = ["-c", f"-std={standard}", *STRICT]
+    if not python:  # it is not even found
+        options += ["-DCSOFTMAX_NO_PYTHON"]
+    building.program(source, tmp_path / "twice.o", *options, language=language, with_python=python)
+
+
+# ---- Programs that meet another csoftmax than the one they were compiled with ----
+
+REPLACE = f"""if True:
+    import ctypes, sys
+    import numpy as np
+    sys.path.insert(0, {{folder!r}})
+    import csoftmax
+    from csoftmax import _batch
+
+    def replace_table(size=0, abi=0, more=0):
+        # As the installed one, but for its size and ABI by so much, and for fields that follow.
+        name = ctypes.c_char_p({CAPSULE!r})
+        pointer_of, new = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New
+        pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+        new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        old = (ctypes.c_size_t * {34}).from_address(pointer_of(_batch.C_FUNCTIONS, name))
+        table = (ctypes.c_size_t * ({34} + more))(*old)
+        table[0], table[1] = table[0] + size, table[1] + abi
+        _batch.C_FUNCTIONS = new(ctypes.addressof(table), name, None)
+        return table, name  # to be kept
+
+    def import_error():
+        try:
+            import consumer
+        except ImportError as error:
+            return str(error)
+        return "none"
+"""
+
+
+@pytest.fixture(scope="module")
+def consumer(tmp_path_factory):
+    """A folder with a module that was compiled with the header as it is."""
+    folder = tmp_path_factory.mktemp("consumer")
+    building.shared(HERE / "consumer.c", folder / f"consumer{SUFFIX}")
+    return folder
+
+
+def printed_by(folder, body):
+    return children.run_well("-c", REPLACE.format(folder=str(folder)) + body)
+
+
+@pytest.mark.parametrize("more", [0, 1, 100])
+def test_a_program_runs_on_after_the_table_has_grown(consumer, more):
+    body = f"""
+    kept = replace_table(size={more * WORD}, more={more})
+    import consumer
+    x = np.arange(100, dtype=np.float32) / 7
+    assert consumer.loss_of_pieces([x], 30) == csoftmax.cross_entropy(x, 30)
+    print("done")
+"""
+    assert printed_by(consumer, body) == "done\n"
+
+
+@pytest.mark.parametrize("fewer", [1, 32])
+def test_a_table_that_is_older_and_smaller_is_an_import_error(consumer, fewer):
+    body = f"""
+    kept = replace_table(size={-fewer * WORD})
+    print(import_error())
+"""
+    assert printed_by(consumer, body) == (
+        f"csoftmax.h needs a table of {34 * WORD} bytes, got {(34 - fewer) * WORD} from the installed"
+        " csoftmax, which is older: upgrade csoftmax\n"
+    )
+
+
+def test_a_program_compiled_with_a_newer_header_is_an_import_error(tmp_path):
+    folder = tmp_path / "include"
+    folder.mkdir()
+    grown = TEXT.replace("} csoftmax_functions;", "    void (*newer)(void);\n} csoftmax_functions;")
+    assert grown != TEXT
+    (folder / PATH.name).write_text(grown)
+    shutil.copy(HERE / "consumer.c", tmp_path)
+    building.shared(tmp_path / "consumer.c", tmp_path / f"consumer{SUFFIX}", "-I", folder)
+    assert printed_by(tmp_path, "    print(import_error())") == (
+        f"csoftmax.h needs a table of {35 * WORD} bytes, got {34 * WORD} from the installed csoftmax,"
+        " which is older: upgrade csoftmax\n"
+    )
+
+
+@pytest.mark.parametrize("size", [-8, 0, 8])
+@pytest.mark.parametrize("other", [-2, -1, 1])
+def test_a_table_of_another_abi_is_an_import_error(consumer, other, size):
+    body = f"""
+    kept = replace_table(size={size}, abi={other}, more=1)
+    print(import_error())
+"""
+    assert printed_by(consumer, body) == (
+        f"csoftmax.h needs the C interface 1, got {1 + other} from the installed csoftmax: compile with"
+        " the header that csoftmax.get_include() names\n"
+    )
+
+
+def test_a_csoftmax_without_a_table_is_an_import_error(consumer):
+    body = """
+    del _batch.C_FUNCTIONS
+    print(import_error())
+"""
+    assert printed_by(consumer, body) == (
+        "csoftmax.h needs a csoftmax with a C interface: upgrade csoftmax\n"
+    )
+
+
+def test_no_csoftmax_at_all_is_an_import_error(consumer):
+    program = f"""if True:
+    import sys
+    sys.path.insert(0, {str(consumer)!r})
+    sys.modules["csoftmax"] = None
+    try:
+        import consumer
+    except ImportError as error:
+        print(error.name)
+"""
+    assert children.run_well("-c", program).startswith("csoftmax")
