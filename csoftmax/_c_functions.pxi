@@ -15,12 +15,15 @@ cdef int64_t csoftmax_ignore_none() noexcept nogil:
 
 # ---- Rows ----
 
-cdef inline double one_row(
+# Numbers are rounded to the dtype, and floats made doubles, while the state is the kernels': what is volatile does not
+# move out of it. The caller's might flush a subnormal number or round another way.
+
+cdef inline floating one_row(
     Output output, RowNumber number, const floating *x, Py_ssize_t n_classes, int64_t target, double scale,
     floating *out,
 ) noexcept nogil:
     cdef fp_state state = fp_enter()
-    cdef double result = kernels.row[dtype_of_pointer(x)](
+    cdef volatile floating result = <floating>kernels.row[dtype_of_pointer(x)](
         output if out != NULL else NOTHING, number, x, n_classes, target, scale, out)
     fp_leave(state)
     return result
@@ -43,7 +46,7 @@ cdef void log_softmax_row_f64(const double *x, Py_ssize_t n_classes, double *out
 
 
 cdef float logsumexp_row_f32(const float *x, Py_ssize_t n_classes) noexcept nogil:
-    return <float>one_row(NOTHING, LOGSUMEXP, x, n_classes, 0, 1, <float *>NULL)
+    return one_row(NOTHING, LOGSUMEXP, x, n_classes, 0, 1, <float *>NULL)
 
 
 cdef double logsumexp_row_f64(const double *x, Py_ssize_t n_classes) noexcept nogil:
@@ -51,7 +54,7 @@ cdef double logsumexp_row_f64(const double *x, Py_ssize_t n_classes) noexcept no
 
 
 cdef float cross_entropy_row_f32(const float *x, Py_ssize_t n_classes, int64_t target) noexcept nogil:
-    return <float>one_row(NOTHING, LOSS, x, n_classes, target, 1, <float *>NULL)
+    return one_row(NOTHING, LOSS, x, n_classes, target, 1, <float *>NULL)
 
 
 cdef double cross_entropy_row_f64(const double *x, Py_ssize_t n_classes, int64_t target) noexcept nogil:
@@ -61,7 +64,7 @@ cdef double cross_entropy_row_f64(const double *x, Py_ssize_t n_classes, int64_t
 cdef float cross_entropy_with_grad_row_f32(
     const float *x, Py_ssize_t n_classes, int64_t target, double scale, float *grad,
 ) noexcept nogil:
-    return <float>one_row(GRADIENT, LOSS, x, n_classes, target, scale, grad)
+    return one_row(GRADIENT, LOSS, x, n_classes, target, scale, grad)
 
 
 cdef double cross_entropy_with_grad_row_f64(
@@ -71,7 +74,7 @@ cdef double cross_entropy_with_grad_row_f64(
 
 
 cdef float log_prob_row_f32(const float *x, Py_ssize_t n_classes, int64_t index) noexcept nogil:
-    return <float>one_row(NOTHING, LOG_PROB, x, n_classes, index, 1, <float *>NULL)
+    return one_row(NOTHING, LOG_PROB, x, n_classes, index, 1, <float *>NULL)
 
 
 cdef double log_prob_row_f64(const double *x, Py_ssize_t n_classes, int64_t index) noexcept nogil:
@@ -92,9 +95,10 @@ cdef inline void merge_with(csoftmax_state *state, const csoftmax_state *other, 
     fp_leave(fp)
 
 
-cdef inline double number_of(RowNumber number, const csoftmax_state *state, double at_target, int dtype) noexcept nogil:
+cdef inline floating number_of(RowNumber number, const csoftmax_state *state, floating at_target) noexcept nogil:
+    cdef volatile floating logit = at_target, result
     cdef fp_state fp = fp_enter()
-    cdef double result = kernels.number[dtype](number, <const State *>state, at_target)
+    result = <floating>kernels.number[dtype_of_pointer(&at_target)](number, <const State *>state, logit)
     fp_leave(fp)
     return result
 
@@ -128,19 +132,19 @@ cdef void merge_f64(csoftmax_state *state, const csoftmax_state *other) noexcept
 
 
 cdef float finish_f32(const csoftmax_state *state) noexcept nogil:
-    return <float>number_of(LOGSUMEXP, state, 0, 0)
+    return number_of(LOGSUMEXP, state, <float>0)
 
 
 cdef double finish_f64(const csoftmax_state *state) noexcept nogil:
-    return number_of(LOGSUMEXP, state, 0, 1)
+    return number_of(LOGSUMEXP, state, <double>0)
 
 
 cdef float finish_loss_f32(const csoftmax_state *state, float target_logit) noexcept nogil:
-    return <float>number_of(LOSS, state, target_logit, 0)
+    return number_of(LOSS, state, target_logit)
 
 
 cdef double finish_loss_f64(const csoftmax_state *state, double target_logit) noexcept nogil:
-    return number_of(LOSS, state, target_logit, 1)
+    return number_of(LOSS, state, target_logit)
 
 
 cdef void finish_grad_f32(
@@ -192,12 +196,12 @@ cdef int describe_rows(
     Task *task, const floating *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride,
     Py_ssize_t class_stride, int n_threads,
 ) noexcept nogil:
-    """Begin a task; whether its size is one."""
+    """Begin a task; whether its size is one: as in NumPy, a side of none counts as one of one."""
     cdef Py_ssize_t most = PY_SSIZE_T_MAX // 4 // <Py_ssize_t>sizeof(floating)
     begin(task)
     task.n_rows = n_rows
     task.n_classes = n_classes
-    return (n_threads >= 0 and n_rows >= 0 and n_classes >= 0 and (n_rows == 0 or n_classes <= most // n_rows)
+    return (n_threads >= 0 and 0 <= n_rows <= most and 0 <= n_classes <= most // (n_rows or 1)
             and lay_out_rows(&task.x, x, n_rows, n_classes, row_stride, class_stride))
 
 

@@ -34,7 +34,8 @@ enum {
     CSOFTMAX_OK = 0,
     CSOFTMAX_BAD_TARGET = 1,            /* a target is no class, nor ignored: *bad_row is its row */
     CSOFTMAX_BAD_ARGUMENT = 2,          /* a NULL that must not be, a negative size or n_threads, a target_size that is
-                                           neither 4 nor 8, a shape whose bytes a ptrdiff_t cannot count */
+                                           neither 4 nor 8, a shape whose bytes a ptrdiff_t cannot count, a (n_rows,)
+                                           result that does not lie at a multiple of its element's size */
     CSOFTMAX_NO_MEMORY = 3
 };
 
