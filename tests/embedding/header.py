@@ -44,11 +44,19 @@ def declared_for_cython():
     return functions_in(PXD, r"^cdef (\w+) (\w+)\(([^)]+)\) noexcept nogil$")
 
 
+class Float(ctypes.c_float):
+    """A float that ctypes hands over as it is: its own conversion would depend on the floating-point state."""
+
+
+class Double(ctypes.c_double):
+    """Likewise."""
+
+
 TYPES = {
     "void": None,
     "int": ctypes.c_int,
-    "float": ctypes.c_float,
-    "double": ctypes.c_double,
+    "float": Float,
+    "double": Double,
     "int64_t": ctypes.c_int64,
     "Py_ssize_t": ctypes.c_ssize_t,
 }
@@ -57,7 +65,8 @@ TYPES = {
 def callable_at_its_address(name, result, arguments):
     """A function that takes addresses (integers, states, None) for pointers, and checks nothing."""
     pointers = {True: ctypes.POINTER(State), False: ctypes.c_void_p}
-    kinds = [TYPES.get(kind) or pointers["csoftmax_state" in kind] for kind, _ in arguments]
+    by_value = TYPES | {"double": ctypes.c_double}  # a scale
+    kinds = [by_value.get(kind) or pointers["csoftmax_state" in kind] for kind, _ in arguments]
     return ctypes.CFUNCTYPE(TYPES[result], *kinds)(_batch.address(name))
 
 
