@@ -62,12 +62,13 @@ TYPES = {
 }
 
 
-def callable_at_its_address(name, result, arguments):
+def callable_at_its_address(name, result, arguments, use_errno=False):
     """A function that takes addresses (integers, states, None) for pointers, and checks nothing."""
     pointers = {True: ctypes.POINTER(State), False: ctypes.c_void_p}
     by_value = TYPES | {"double": ctypes.c_double}  # a scale
     kinds = [by_value.get(kind) or pointers["csoftmax_state" in kind] for kind, _ in arguments]
-    return ctypes.CFUNCTYPE(TYPES[result], *kinds)(_batch.address(name))
+    signature = ctypes.CFUNCTYPE(TYPES[result], *kinds, use_errno=use_errno)
+    return signature(_batch.address(name))
 
 
 C = {each[0]: callable_at_its_address(*each) for each in declared()}
