@@ -204,7 +204,9 @@ def _real_array(x, name, function, elsewhere):
         raise TypeError(
             f"{function}() needs real numbers, got {x.dtype}: {elsewhere} takes complex ones"
         )
-    _checks.floating_array(x[:0] if x.ndim else x, function, name)  # for the error that it may raise
+    _checks.floating_array(
+        x[:0] if x.ndim else x, function, name
+    )  # for the error that it may raise
     return x
 
 

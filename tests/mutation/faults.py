@@ -357,8 +357,8 @@ FAULTS = [
     (
         "sizes that no memory has are taken",
         "csoftmax/_c_functions.pxi",
-        "(n_rows == 0 or n_classes <= most // n_rows)",
-        "True",
+        "0 <= n_classes <= most // (n_rows or 1)",
+        "0 <= n_classes",
     ),
     (
         "a gradient's first class is forgotten",
