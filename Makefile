@@ -29,13 +29,13 @@ wheel-test: $(INSTALLED)  ## sdist, wheel from it, the suite against the wheel i
 	$(BIN)/python -m build --outdir build/wheel-test/dist .
 	$(PYTHON) -m venv build/wheel-test/venv
 	build/wheel-test/venv/bin/python -m pip install --quiet "$$(ls build/wheel-test/dist/*.whl)[test,mpi]"
-	cp -r tests examples docs pyproject.toml build/wheel-test/
+	cp -r tests examples docs README.md pyproject.toml build/wheel-test/
 	cd build/wheel-test && venv/bin/python -m pytest -q
 
 lint: $(INSTALLED)  ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(abspath $(BIN)):$$PATH" cython-lint csoftmax examples
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint csoftmax examples tests/embedding
 
 types: $(INSTALLED)  ## mypy on the stubs and on typical calls
 	$(BIN)/mypy tests/typing_cases.py

@@ -1,5 +1,6 @@
 """Compile C, C++ and Cython as a reader of docs/embedding.md would, against the csoftmax that is installed."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -27,7 +28,12 @@ def command_of(variable):
 def run(*command, folder):
     """Run a command, which must end well and say nothing."""
     done = subprocess.run(
-        [str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=120
+        [str(word) for word in command],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == "", done.stderr
@@ -54,10 +60,16 @@ def program(source, target, *options, language="c", with_python=False):
     return target
 
 
-def cython(source, folder):
-    """Translate to C; what is cimported is found in sys.path, unless the install is an editable one."""
+def environment():
+    """Programs find Python's as if it were activated; Cython does not follow an editable install by itself."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     root = Path(csoftmax.__file__).parents[1]
-    told = () if root == Path(sysconfig.get_path("platlib")) else ("-I", root)
+    told = {} if root == Path(sysconfig.get_path("platlib")) else {"PYTHONPATH": str(root)}
+    return os.environ | {"PATH": path} | told
+
+
+def cython(source, folder):
+    """Translate to C."""
     target = folder / f"{source.stem}.c"
-    run(sys.executable, "-m", "cython", *told, source, "-o", target, folder=folder)
+    run(sys.executable, "-m", "cython", source, "-o", target, folder=folder)
     return target

@@ -1,9 +1,17 @@
 """Small programs of other languages give the bits of the Python functions; docs/embedding.md shows them."""
 
+import re
+import shutil
+import subprocess
+import sys
+
 import building
 import children
 import pytest
 from building import HERE, STRICT, SUFFIX
+from header import declared, functions_in
+
+ROOT = HERE.parents[1]
 
 PRELUDE = f"""if True:
     import ctypes, sys
@@ -118,11 +126,89 @@ def test_numba_loops_give_the_softmax_of_each_group():
     run(HERE, body)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["consumer.pyx", "consumer.c", "consumer.cpp", "ctypes_consumer.py", "numba_consumer.py"],
-)
+# ---- What the documentation shows ----
+
+CONSUMERS = {
+    "consumer.pyx": "cython",
+    "consumer.c": "c",
+    "consumer.cpp": "cpp",
+    "ctypes_consumer.py": "python",
+    "numba_consumer.py": "python",
+}
+
+
+def blocks_of(page, language):
+    """The code in this language on a page of the documentation."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+
+
+def test_the_documentation_quotes_the_consumers_literally():
+    for name, language in CONSUMERS.items():
+        assert (HERE / name).read_text() in blocks_of("docs/embedding.md", language)
+
+
+@pytest.mark.parametrize("name", CONSUMERS)
 def test_a_consumer_is_short_enough_to_be_read(name):
     lines = (HERE / name).read_text().splitlines()
     assert len(lines) < 40
     assert max(map(len, lines)) <= 120
+
+
+def test_the_documented_prototypes_are_those_of_the_header():
+    (text,) = (
+        block
+        for block in blocks_of("docs/embedding.md", "c")
+        if block.startswith("void softmax_row(")
+    )
+    expected = []
+    for prototype in text.strip().split(";\n"):
+        for dtype, kind in (("f32", "float"), ("f64", "double")):
+            line = re.sub(r"\bT\b", kind, prototype.rstrip(";"))
+            line = re.sub(r"^(\w+ \w+)\(", rf"\1_{dtype}(", line)
+            expected += functions_in(line, r"^(\w+) (\w+)\(([^)]+)\)$")
+    assert expected == declared()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_documented_commands_build_the_consumers(tmp_path, number):
+    if sys.platform == "win32" or shutil.which("cc") is None:
+        pytest.skip("no compiler named cc")
+    command = blocks_of("docs/embedding.md", "sh")[number]
+    (name,) = re.findall(r"\bconsumer\.(?:pyx|c|cpp)\b", command)
+    if name == "consumer.pyx":
+        pytest.importorskip("Cython", reason="the test extra is not installed")
+        pytest.importorskip("setuptools", reason="Cython's -i needs it")
+    if name == "consumer.cpp" and shutil.which("c++") is None:
+        pytest.skip("no compiler named c++")
+    shutil.copy(HERE / name, tmp_path)
+    done = subprocess.run(
+        ["sh", "-e", "-c", command],
+        cwd=tmp_path,
+        env=building.environment() | {"CFLAGS": "-O0"},  # compiles faster
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    built = tmp_path / ("libconsumer.so" if name == "consumer.cpp" else f"consumer{SUFFIX}")
+    run(tmp_path, f"    ctypes.CDLL({str(built)!r})\n    print('done')\n")
+    if name != "consumer.cpp":
+        run(tmp_path, "    import consumer\n    print('done')\n")
+
+
+def test_the_example_in_the_readme_gives_the_loss(tmp_path):
+    pytest.importorskip("Cython", reason="the test extra is not installed")
+    (text,) = blocks_of("README.md", "cython")
+    (tmp_path / "readme.pyx").write_text(text)
+    building.shared(
+        building.cython(tmp_path / "readme.pyx", tmp_path), tmp_path / f"readme{SUFFIX}"
+    )
+    body = """
+    import readme
+    x = logits_of(rng, 32, np.float32)
+    assert readme.loss(x, 5) == csoftmax.cross_entropy(x, 5)
+    print("done")
+"""
+    run(tmp_path, body)
