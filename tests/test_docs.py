@@ -2,6 +2,8 @@
 
 import doctest
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +65,19 @@ def test_what_follows_the_axis_or_the_targets_is_passed_by_name_only(name):
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     allowed = [["x", "axis"], ["logits", "target"], ["logits", "index"], ["grad", "output", "axis"]]
     assert positional in allowed
+
+
+def test_the_tests_that_guard_the_promises_exist():
+    promises = Path(__file__).parent.parent / "docs" / "promises.md"
+    if not promises.exists():
+        pytest.skip("the documentation is not beside the tests")
+    file, n_tests = None, 0
+    for path, after, alone in re.findall(
+        r"((?:embedding/)?test_\w+\.py)(?:::(test_\w+))?|\b(test_\w+)\b", promises.read_text()
+    ):
+        file = path or file
+        source = (Path(__file__).parent / file).read_text()
+        if name := after or alone:
+            assert f"def {name}(" in source, f"{file} has no {name}"
+            n_tests += 1
+    assert n_tests > 40
