@@ -7,6 +7,7 @@ import threading
 import children
 import pytest
 from reference import logits_of, same_bits
+from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
 from csoftmax import _batch
@@ -191,6 +192,32 @@ def test_sixteen_python_threads_at_once_get_the_right_bits(rng):
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert right == [True] * 80
+
+
+def test_sixteen_threads_that_compute_different_things_get_what_one_alone_gets(rng):
+    cases = []
+    for i in range(16):
+        shape, axis = ((40 + i, 700), 1) if i % 2 else ((300, 60 + i), 0)
+        dtype = "float32" if i % 4 < 2 else "float64"
+        x = logits_of(rng, shape, dtype)
+        cases.append((x, arguments_of(rng, shape, axis, dtype), axis))
+    expected = [results_of(*case, 1) for case in cases]
+    scalars = [scalars_of(*case, 1) for case in cases]
+    start, wrong = threading.Barrier(16), []
+
+    def work(i):
+        start.wait()
+        for n_threads in (1, 2, None):
+            wrong.append(different(results_of(*cases[i], n_threads), expected[i]))
+            wrong.append(different(scalars_of(*cases[i], n_threads), scalars[i]))
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == [[]] * 96
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The caller's floating-point state and signals: neither matters to a result, nor is changed."""
 
 import ctypes
+import os
 import platform
 import signal
 import sys
@@ -122,6 +123,52 @@ def test_importing_and_calling_leave_subnormals_alone():
         assert kept(), "calls"
     """
     children.run_well("-c", program)
+
+
+IMPORT = """if True:
+    import ctypes, locale, os, signal, sys, threading, warnings
+    import numpy as np  # brings threads, and a setting of its own
+    sys.path.insert(0, {folder!r})
+    from test_state import Environment
+
+    libc, libm = ctypes.CDLL(None), ctypes.CDLL("libm.so.6")
+    libc.setlocale.restype = ctypes.c_char_p
+
+    def environment_of_c():
+        found, i = (ctypes.POINTER(ctypes.c_char_p)).in_dll(libc, "environ"), 0
+        while found[i]:
+            yield found[i]
+            i += 1
+
+    def state():
+        registers = Environment()
+        libm.fegetenv(ctypes.byref(registers))
+        return {{
+            "threads": (sorted(os.listdir("/proc/self/task")), threading.active_count()),
+            "environment": (dict(os.environ), sorted(environment_of_c())),
+            "floating point": (registers.mxcsr & 0xFFC0, registers.x87[0], libm.fegetround()),
+            "subnormals": float("5e-324") * float("1") != 0,
+            "NumPy": (np.geterr(), np.geterrcall(), np.get_printoptions()),
+            "signals": [signal.getsignal(s) for s in signal.valid_signals()],
+            "warnings": list(warnings.filters),
+            "locale": libc.setlocale(locale.LC_ALL, None),
+            "processors": os.sched_getaffinity(0),
+            "folder": os.getcwd(),
+            "hooks": (sys.excepthook, list(sys.meta_path), list(sys.path), sys.getswitchinterval()),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+        }}
+
+    before = state()
+    import csoftmax
+    after = state()
+    print(len(before), [name for name in before if before[name] != after[name]])
+"""
+
+
+@x86_64_linux
+def test_importing_leaves_the_process_as_it_was():
+    program = IMPORT.format(folder=os.path.dirname(__file__))
+    assert children.run_well("-c", program) == "12 []\n"
 
 
 def test_results_raise_no_floating_point_errors(case):
