@@ -565,13 +565,18 @@ def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cn
 cdef cnp.ndarray masses_of_classes(double smooth, cnp.ndarray weight, Py_ssize_t n_classes, int dtype):
     """(n_classes,), of dtype: smooth * weight."""
     cdef cnp.npy_intp size = n_classes
-    cdef cnp.ndarray masses = cnp.PyArray_EMPTY(1, &size, cnp.NPY_DOUBLE, 0)
-    cdef double *to = doubles(masses)
+    cdef cnp.ndarray masses = cnp.PyArray_EMPTY(1, &size, dtype, 0)
+    cdef void *to = cnp.PyArray_DATA(masses)
     cdef const double *weights = doubles(weight)
+    cdef double mass
     cdef Py_ssize_t j
     for j in range(n_classes):
-        to[j] = smooth if weights == NULL else smooth * weights[j]
-    return masses if dtype == cnp.NPY_DOUBLE else cnp.PyArray_Cast(masses, dtype)
+        mass = smooth if weights == NULL else smooth * weights[j]
+        if dtype == cnp.NPY_DOUBLE:
+            (<double *>to)[j] = mass
+        else:
+            (<float *>to)[j] = <float>mass      # NumPy would warn of an overflow
+    return masses
 
 
 cdef cnp.ndarray sums_of_chunks(cnp.ndarray masses):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import reference
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference import BOUNDS, same_bits
@@ -197,6 +197,13 @@ def test_backward_gradients_sum_to_zero_in_a_row(case, seed):
 
 @INVARIANCES
 @given(cases_with_options(weights=st.floats(0, allow_infinity=False)))
+@example(  # 1e39 is no float32
+    (
+        np.zeros(1, np.float32),
+        np.array(0),
+        {"axis": 0, "weight": np.array([1e40]), "label_smoothing": 0.1, "temperature": 1.0},
+    )
+)
 def test_no_option_raises_a_warning_or_a_floating_point_error(case):
     x, target, options = case
     axis = options["axis"]
