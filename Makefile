@@ -1,6 +1,7 @@
 # Everything runs in .venv, made from nothing but python3 (3.11 or newer), gcc and make.
 
 PYTHON ?= python3
+CLANG ?= clang
 BIN = .venv/bin
 SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoftmax/*.pxi csoftmax/*.h \
 	csoftmax/include/*.h csoftmax/kernels/*)
@@ -31,6 +32,16 @@ wheel-test: $(INSTALLED)  ## sdist, wheel from it, the suite against the wheel i
 	build/wheel-test/venv/bin/python -m pip install --quiet "$$(ls build/wheel-test/dist/*.whl)[test,mpi]"
 	cp -r tests examples docs README.md pyproject.toml build/wheel-test/
 	cd build/wheel-test && venv/bin/python -m pytest -q
+
+clang-test: $(INSTALLED)  ## the same with Clang, on every build; CLANG=clang-19 names another
+	rm -rf build/clang-test && mkdir -p build/clang-test
+	CC=$(CLANG) $(BIN)/python -m build --outdir build/clang-test/dist .
+	$(PYTHON) -m venv build/clang-test/venv
+	build/clang-test/venv/bin/python -m pip install --quiet "$$(ls build/clang-test/dist/*.whl)[test]"
+	cp -r tests examples docs README.md pyproject.toml build/clang-test/
+	cd build/clang-test && for isa in $$(venv/bin/python -c "from csoftmax import _isa; print(*_isa.available())"); do \
+		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa venv/bin/python -m pytest -q || exit 1; \
+	done
 
 lint: $(INSTALLED)  ## ruff and cython-lint
 	$(BIN)/ruff check .
@@ -78,4 +89,4 @@ clean:  ## remove what was built, .venv included
 bench-rows: peers  ## nanoseconds of the C row functions beside loops over libm; writes the table of docs/embedding.md
 	$(BIN)/python benchmarks/rows.py --readme docs/embedding.md
 
-.PHONY: help build demo test wheel-test lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
+.PHONY: help build demo test wheel-test clang-test lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean

@@ -1,14 +1,16 @@
 """The extensions and their flags; everything else is in pyproject.toml."""
 
 import os
-import platform
 import sys
+import sysconfig
 
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MSVC = sys.platform == "win32"
+COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or ""
+GCC = sys.platform.startswith("linux") and "clang" not in COMPILER
 
 # Rounding is part of the contract: no fast-math in any form, and no contraction but the multiply-adds written down.
 # No trap handlers, no errno: comparisons become selects. Loops of 16 lanes must reach the vectoriser as loops.
@@ -20,14 +22,13 @@ KERNEL_FLAGS = (
         "-ffp-contract=off",
         "-fno-math-errno",
         "-fno-trapping-math",
-        "-Wno-maybe-uninitialized",
     ]
-    + ["--param=max-completely-peel-times=7"] * sys.platform.startswith("linux")
+    + ["-Wno-maybe-uninitialized", "--param=max-completely-peel-times=7"] * GCC
 )
 # Kernels are small functions whose flags are constants only once they are inlined.
 INLINE = "__forceinline" if MSVC else "__inline__ __attribute__((__always_inline__))"
 BUILDS = {"baseline": []}
-if platform.machine().lower() in ("x86_64", "amd64") and not MSVC:
+if sysconfig.get_platform().endswith("x86_64"):  # what is built for; Windows says amd64
     # The generic tuning copies in pieces of 16 bytes, for which the loads of whole vectors then wait.
     BUILDS["v3"] = ["-march=x86-64-v3", "-mtune=haswell"]
     BUILDS["v4"] = ["-march=x86-64-v4", "-mtune=skylake-avx512", "-mprefer-vector-width=512"]
@@ -42,7 +43,11 @@ NUMPY_API = [
 ]
 
 extensions = [
-    Extension("csoftmax._isa", ["csoftmax/_isa.pyx"]),
+    Extension(
+        "csoftmax._isa",
+        ["csoftmax/_isa.pyx"],
+        define_macros=[("CSOFTMAX_HAS_LEVELS", None)] * ("v3" in BUILDS),
+    ),
     Extension(
         "csoftmax._batch",
         ["csoftmax/_batch.pyx"],

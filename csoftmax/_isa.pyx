@@ -5,9 +5,25 @@ from importlib import import_module
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) && defined(__GNUC__)
-    static int runs_v3(void) { return __builtin_cpu_supports("x86-64-v3") != 0; }
-    static int runs_v4(void) { return __builtin_cpu_supports("x86-64-v4") != 0; }
+    #ifdef CSOFTMAX_HAS_LEVELS
+    #include <cpuid.h>
+    /* Level by level what the x86-64 psABI lists, and that the system saves the registers. Only new compilers know
+     * the names of the levels, and older ones not even all of their features: these are read from the processor. */
+    static int runs_v3(void)
+    {
+        unsigned a, b, c, d;
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")
+            && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d)
+            && c & 1u << 22 && c & 1u << 29     /* MOVBE, F16C */
+            && __get_cpuid(0x80000001, &a, &b, &c, &d)
+            && c & 1u << 5;                     /* LZCNT */
+    }
+    static int runs_v4(void)
+    {
+        return runs_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
+            && __builtin_cpu_supports("avx512vl");
+    }
     #else
     static int runs_v3(void) { return 0; }
     static int runs_v4(void) { return 0; }

@@ -2,8 +2,10 @@
 
 import doctest
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,19 @@ def test_show_config_prints_what_is_in_use(capsys):
     for word in ("threads", "compiler", "python"):
         assert word in text
     assert run("-m", "csoftmax").stdout == text
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.machine() != "x86_64",
+    reason="needs Linux's list of an x86-64 processor's features",
+)
+def test_the_builds_are_those_whose_instructions_the_system_lists():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = set(next(line for line in lines if line.startswith("flags")).split())
+    v3 = {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+    v4 = v3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    expected = ["baseline"] + ["v3"] * (v3 <= flags) + ["v4"] * (v4 <= flags)
+    assert _isa.available() == expected
 
 
 @pytest.mark.parametrize("name", _isa.available())
