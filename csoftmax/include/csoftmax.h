@@ -59,7 +59,7 @@ typedef struct {
  *
  * STATES: a row in pieces. partial() adds n_classes logits to a state, merge() one state to another; then
  *   finish()        returns the row's logsumexp,
- *   finish_loss()   the loss of the target whose logit is given; its negative is that class's log-probability,
+ *   finish_loss()   the loss of the target whose logit is given: minus its log-probability, up to rounding,
  *   finish_grad()   writes the gradient of a piece of the row, whose classes are numbered from first_class on:
  *                   scale * (probability - (class == target)). A target elsewhere, -1 say, leaves probabilities.
  * The same pieces in the same order give the same bits. partial() over 2048 classes at a time, in order, gives those of
