@@ -109,11 +109,27 @@ def first_failure():
     return found.group(1).partition("[")[0] if found else "the interpreter crashes"
 
 
+def table(rows, minutes):
+    n_caught = sum(caught is not None for _, _, caught in rows)
+    lines = [
+        f"{len(rows)} of {len(FAULTS)} faults planted, {n_caught} caught, with kernels {_isa.NAME}, in {minutes:.0f} minutes.",
+        "",
+        "| fault | in | first failure |",
+        "|---|---|---|",
+    ]
+    for what, file, caught in rows:
+        lines.append(f"| {what} | {file.removeprefix('csoftmax/')} | {caught or '**none**'} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="faults whose description holds this")
     parser.add_argument("--report", type=Path, help="file whose table between marks is replaced")
     arguments = parser.parse_args()
+    if arguments.report:
+        sys.path.insert(0, str(ROOT / "benchmarks"))
+        from report import write_between_marks
     fresh_copy()
     if (failure := first_failure()) is not None:
         raise SystemExit(f"the suite fails without a fault: {failure}")
@@ -137,25 +153,11 @@ def main():
             binary.write_bytes(sound)
         rows.append((what, file, caught))
         tqdm.write(f"{what}: {caught or 'SURVIVES'}")
-    n_caught = sum(caught is not None for _, _, caught in rows)
-    lines = [
-        f"{len(rows)} faults planted, {n_caught} caught, with kernels {_isa.NAME},"
-        f" in {(time.monotonic() - start) / 60:.0f} minutes.",
-        "",
-        "| fault | in | first failure |",
-        "|---|---|---|",
-        *(
-            f"| {what} | {file.removeprefix('csoftmax/')} | {caught or '**none**'} |"
-            for what, file, caught in rows
-        ),
-    ]
-    print("\n".join(lines))
-    if arguments.report:
-        sys.path.insert(0, str(ROOT / "benchmarks"))
-        from report import write_between_marks
-
-        write_between_marks(arguments.report, "mutation", "\n".join(lines))
-    return n_caught < len(rows)
+        if arguments.report:  # each time: an hour may be interrupted
+            write_between_marks(
+                arguments.report, "mutation", table(rows, (time.monotonic() - start) / 60)
+            )
+    return any(caught is None for _, _, caught in rows)
 
 
 if __name__ == "__main__":
