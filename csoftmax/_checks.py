@@ -209,7 +209,13 @@ def weights(values, name, each, shape, logits_shape, axis, function):
             f"{function}() needs one {name} per {each}: logits {logits_shape} with"
             f" axis={axis - len(logits_shape)} want {name} of shape {shape}, got {array.shape}"
         )
-    return array.astype(np.float64, order="C", copy=False)
+    return _readable(array, np.float64)
+
+
+def _readable(array, dtype):
+    """Return `array` in `dtype`, C-contiguous and aligned, as the drivers read class indices and weights."""
+    array = array.astype(dtype, order="C", copy=False)
+    return array if array.flags.aligned else array.copy()
 
 
 def output_gradient(grad_output, reduction, rows, logits_shape, axis, function):
@@ -302,14 +308,14 @@ def _with_several(rows):
 def target_int64(target, n_classes, ignore_index, function, name="target"):
     """Return `target` and `ignore_index` (None if no target can equal it) for a comparison in int64."""
     if target.dtype.type is np.int64 and (ignore_index is None or abs(ignore_index) < _INT64_MAX):
-        return target.astype(np.int64, order="C", copy=False), ignore_index
+        return _readable(target, np.int64), ignore_index
     info = np.iinfo(target.dtype)
     if ignore_index is not None and not info.min <= ignore_index <= info.max:
         ignore_index = None
     if info.max <= _INT64_MAX or target.size == 0 or target.max() <= _INT64_MAX:
         if ignore_index is not None and ignore_index > _INT64_MAX:
             ignore_index = None
-        return target.astype(np.int64, order="C", copy=False), ignore_index
+        return _readable(target, np.int64), ignore_index
     # Unsigned targets that int64 cannot hold: each is ignored, or it is an error.
     is_ignored = np.zeros(target.shape, bool) if ignore_index is None else target == ignore_index
     bad = (target > _INT64_MAX) & ~is_ignored
