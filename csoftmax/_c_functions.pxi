@@ -108,8 +108,8 @@ cdef inline void write_grad(
     double scale, floating *grad,
 ) noexcept nogil:
     cdef fp_state fp = fp_enter()
-    # A target before the piece is none of its classes; compared first, as the difference might overflow.
-    target = target - first_class if target >= 0 and target >= first_class else -1
+    # A target before the piece is none of its classes, nor is one so far behind it that the difference wraps around.
+    target = <int64_t>(<uint64_t>target - <uint64_t>first_class) if target >= 0 and target >= first_class else -1
     if grad != NULL:
         kernels.write[dtype_of_pointer(x)](<const State *>state, x, n_classes, target, scale, grad)
     fp_leave(fp)

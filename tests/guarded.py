@@ -85,12 +85,13 @@ class Arrays:
         new("weight", (n_classes,), np.float64, self.positive)
         new("sample_weight", (n_rows,), np.float64, self.positive)
         new("grad_output", (n_rows,), np.float64, self.positive)
-        for name in ("loss", "sums"):  # the C functions want these where they can lie
-            new(name, (n_rows,), self.dtype, place=place.split()[-1])
+        flush = place.split()[-1]  # results of rows and states must be aligned
+        for name in ("loss", "sums"):
+            new(name, (n_rows,), self.dtype, place=flush)
         new("total", (n_rows,), np.float64)
         new("picked", (n_rows, 3), self.dtype)
-        new("state", (3,), np.float64)
-        new("piece", (3,), np.float64, self.positive)
+        new("state", (3,), np.float64, place=flush)
+        new("piece", (3,), np.float64, self.positive, place=flush)
         if special:
             self.target[1::4] = self.narrow[1::4] = -100
         self.fill()
@@ -225,6 +226,7 @@ def c_rows(a, n_threads):
         "finish_loss": lambda: c["finish_loss"](filled(), at_target),
         "finish_grad": lambda: c["finish_grad"](filled(), x, n, 7, n + 6, 0.5, out),
         "finish_grad, no target": lambda: c["finish_grad"](filled(), x, n, 7, -1, 1.0, out),
+        "finish_grad, far": lambda: c["finish_grad"](filled(), x, n, -(2**63), 2**62, 1.0, out),
         "finish_grad in place": lambda: c["finish_grad"](filled(), x, n, 0, 0, 0.5, x),
     }
 
