@@ -43,6 +43,31 @@ clang-test: $(INSTALLED)  ## the same with Clang, on every build; CLANG=clang-19
 		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa venv/bin/python -m pytest -q || exit 1; \
 	done
 
+# gcc's sanitizers, in an environment of their own. They end the process at what is not defined, by a report on stderr.
+# PYTHONMALLOC: each object is a block that they know. Python itself leaks, and a crash has to stay a signal.
+SANITIZERS = -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer -g
+SANITIZED = build/sanitize/installed
+SANITIZED_RUN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1:detect_stack_use_after_return=1
+# Memory does not stay flat where what is freed is kept back, to find out who still uses it.
+SANITIZED_WITHOUT = --ignore=tests/test_memory.py
+
+$(SANITIZED): $(INSTALLED)
+	rm -rf build/sanitize && mkdir -p build/sanitize
+	$(BIN)/python -m build --sdist --outdir build/sanitize . >build/sanitize/log
+	tar -xzf build/sanitize/*.tar.gz -C build/sanitize --strip-components=1
+	$(PYTHON) -m venv build/sanitize/.venv
+	cd build/sanitize && CC=gcc CFLAGS="$(SANITIZERS)" .venv/bin/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+sanitize: $(SANITIZED)  ## the suite under AddressSanitizer and UBSan, on every build: half an hour
+	cp -r tests examples pyproject.toml build/sanitize/
+	cd build/sanitize && for isa in $$(.venv/bin/python -c "from csoftmax import _isa; print(*_isa.available())"); do \
+		echo "== sanitized kernels: $$isa"; \
+		CSOFTMAX_ISA=$$isa $(SANITIZED_RUN) .venv/bin/python -m pytest -q --capture=sys $(SANITIZED_WITHOUT) || exit 1; \
+	done
+
 lint: $(INSTALLED)  ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -79,6 +104,9 @@ bench: peers  ## all cases beside their peers: a quarter of an hour; writes the 
 bench-quick: peers  ## fewer shapes, under three minutes
 	$(BIN)/python benchmarks/bench.py --quick
 
+bench-rows: peers  ## nanoseconds of the C row functions beside loops over libm; writes the table of docs/embedding.md
+	$(BIN)/python benchmarks/rows.py --readme docs/embedding.md
+
 accuracy: peers  ## errors beside the peers' against 200-bit arithmetic; writes the README's table and the worst cases
 	$(BIN)/python benchmarks/accuracy.py --worst tests/worst_cases.csv --readme README.md
 
@@ -86,7 +114,4 @@ clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-bench-rows: peers  ## nanoseconds of the C row functions beside loops over libm; writes the table of docs/embedding.md
-	$(BIN)/python benchmarks/rows.py --readme docs/embedding.md
-
-.PHONY: help build demo test wheel-test clang-test lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
+.PHONY: help build demo test wheel-test clang-test sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
