@@ -1,6 +1,8 @@
+# cython: freethreading_compatible=True
 # Drivers: which thread computes which tile of which array. They validate nothing (see _checks.py; C callers have
 # _c_functions.pxi) and hold no arithmetic (see kernels/): they describe arrays as rows of classes, cut tiles, and share
-# them out.
+# them out. What the module remembers (kernels, quota, process_is_serial, c_functions) is written while it is imported,
+# and in a child that was just forked, where one thread runs: threads only read it.
 
 cimport cython
 cimport numpy as cnp
@@ -163,13 +165,13 @@ cdef enum:
 # ---- Threads ----
 
 def set_quota(int n):
-    """Processors that the control group grants this process."""
+    """Processors that the control group grants this process; for the import alone, before there are other calls."""
     global quota
     quota = n
 
 
 def set_serial(bint serial):
-    """Whether this process must not open parallel regions."""
+    """Whether this process must not open parallel regions; for the import alone."""
     global process_is_serial
     process_is_serial = serial
 

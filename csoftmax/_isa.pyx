@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """Which builds of the kernels this processor can run, and which one is used."""
 
 import os

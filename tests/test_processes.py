@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import sysconfig
 import threading
 
 import children
+import numpy as np
 import pytest
 from reference import logits_of, same_bits
 from test_options import arguments_of, different, results_of, scalars_of
@@ -218,6 +220,76 @@ def test_sixteen_threads_that_compute_different_things_get_what_one_alone_gets(r
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == [[]] * 96
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (30, 10), (60, 100), (2, 50_000)])
+def test_threads_that_share_their_arrays_get_the_right_bits_and_errors(rng, shape):
+    x = logits_of(rng, shape, "float32")
+    target, weight = rng.integers(0, shape[1], shape[0]), rng.random(shape[1])
+    bad = target.copy()
+    bad[-1] = shape[1]
+    out = np.empty((8, *shape), x.dtype)  # each thread has its part
+    calls = [
+        lambda i: csoftmax.softmax(x),
+        lambda i: csoftmax.softmax(x, 0, out=out[i]),
+        lambda i: csoftmax.log_softmax(x, temperature=1.7),
+        lambda i: csoftmax.logsumexp(x, 0),
+        lambda i: csoftmax.cross_entropy(x, target),
+        lambda i: csoftmax.cross_entropy_with_grad(x, target, out=out[i])[1],
+        lambda i: csoftmax.cross_entropy(x, target, weight=weight, label_smoothing=0.1),
+        lambda i: csoftmax.log_prob(x, target),
+        lambda i: csoftmax.softmax_backward(x, x, out=out[i]),
+        lambda i: csoftmax.softmax(x.tolist()),
+    ]
+    expected = [np.copy(call(0)) for call in calls]
+    with pytest.raises(IndexError) as expected_error:
+        csoftmax.cross_entropy(x, bad)
+    rounds, start, right = 2 if shape[1] > 1000 else 20, threading.Barrier(8), []
+
+    def work(i):
+        start.wait()
+        for first in range(rounds):
+            for k in range(len(calls)):
+                k = (i + first + k) % len(calls)
+                right.append(same_bits(np.asarray(calls[k](i)), expected[k]))
+            try:
+                csoftmax.cross_entropy(x, bad)
+            except IndexError as error:
+                right.append(str(error) == str(expected_error.value))
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert right == [True] * (8 * rounds * (len(calls) + 1))
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="needs a free-threaded Python"
+)
+def test_the_import_leaves_the_global_lock_off():
+    program = (
+        "import sys, csoftmax, csoftmax.functional, csoftmax.special; print(sys._is_gil_enabled())"
+    )
+    assert children.run_well("-W", "error", "-c", program) == "False\n"
+
+
+def test_threads_that_import_at_once_get_the_same_module():
+    program = program_of("""
+import threading
+start, results = threading.Barrier(8), []
+def work():
+    start.wait()
+    results.append(digest())
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(results) == 8 and len(set(results)) == 1
+""")
+    children.run_well("-c", program)
 
 
 @pytest.mark.parametrize(

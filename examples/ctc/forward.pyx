@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 # The forward algorithm of connectionist temporal classification (Graves et al. 2006, doi:10.1145/1143844.1143891) and a
 # prefix beam search, on csoftmax's C functions. ctc.py builds this file and runs it.
 

@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 # Cross-entropy of rows whose classes lie in several places, on csoftmax's C functions: sharded_cross_entropy.py builds
 # this file and says what for. Only float32; the functions for float64 are the same with _f64.
 

@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 # The mean loss of some rows, one after the other as they lie, without the GIL and without a call of Python.
 
 from libc.stdint cimport int64_t
