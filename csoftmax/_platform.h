@@ -19,6 +19,10 @@ static inline int omp_in_parallel(void) { return 0; }
 static const char *const compiler_name = "Clang " __clang_version__;
 #elif defined(__GNUC__)
 static const char *const compiler_name = "GCC " __VERSION__;
+#elif defined(_MSC_VER)
+#define CSOFTMAX_TEXT_OF(number) #number
+#define CSOFTMAX_TEXT(macro) CSOFTMAX_TEXT_OF(macro)
+static const char *const compiler_name = "MSVC " CSOFTMAX_TEXT(_MSC_VER);
 #else
 static const char *const compiler_name = "unknown";
 #endif

@@ -1,6 +1,7 @@
 """The definitions in longdouble, the maximum's own 1 left out, and the bounds of the contract."""
 
 import numpy as np
+import pytest
 
 from csoftmax import _isa
 
@@ -40,6 +41,7 @@ CLASSES_AND_INNER = [(n, inner) for n in (1, 3, 16, 33) for inner in INNER] + [
 ]
 
 INF, NAN = np.inf, np.nan
+WIDE = np.finfo(np.longdouble).nmant > 52  # not on Windows, nor on Apple's aarch64
 
 
 def special_rows(dtype):
@@ -214,6 +216,8 @@ def ulps(got, exact, scale=None, dtype=None):
     The units are those of `dtype`, `got`'s unless given, subnormal ones included.
     """
     got, exact = np.asarray(got), np.asarray(exact)
+    if exact.dtype == np.longdouble and not WIDE and np.dtype(dtype or got.dtype) == np.float64:
+        pytest.skip("longdouble is float64 here, too narrow to judge float64 by")
     size = np.abs(exact) if scale is None else np.maximum(np.abs(exact), scale)
     with np.errstate(all="ignore"):
         rounded = exact.astype(dtype or got.dtype)

@@ -179,7 +179,7 @@ FIRST_LANES(double, f64)
 /* Transpose blocks of one vector of 32 bytes by as many rows: 8 x 8 floats, 4 x 4 doubles. Strides in elements.
  * Neighbours are interleaved within halves of 16 bytes, each shuffle one instruction; the halves are brought together
  * last. */
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(__clang__) || __GNUC__ >= 12     /* which have __builtin_shufflevector */
 static inline void transpose_f32(const float *from, ptrdiff_t from_stride, float *to, ptrdiff_t to_stride)
 {
     typedef float lanes __attribute__((vector_size(32)));
