@@ -112,7 +112,7 @@ def first_failure():
 def table(rows, minutes):
     n_caught = sum(caught is not None for _, _, caught in rows)
     lines = [
-        f"{len(rows)} of {len(FAULTS)} faults planted, {n_caught} caught, kernels {_isa.NAME}, in {minutes:.0f} minutes.",
+        f"{len(rows)} of {len(FAULTS)} faults planted, {n_caught} caught, kernels {_isa.NAME}, {minutes:.0f} minutes.",
         "",
         "| fault | in | first failure |",
         "|---|---|---|",
