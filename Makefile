@@ -68,6 +68,10 @@ sanitize: $(SANITIZED)  ## the suite under AddressSanitizer and UBSan, on every 
 		CSOFTMAX_ISA=$$isa $(SANITIZED_RUN) .venv/bin/python -m pytest -q --capture=sys $(SANITIZED_WITHOUT) || exit 1; \
 	done
 
+AARCH64_PYTEST ?= -k "not 2_to_the_31"
+aarch64-test:  ## the suite for aarch64, cross-compiled and emulated: an hour or two, on Debian
+	PYTHON=$(PYTHON) scripts/aarch64-test $(AARCH64_PYTEST)
+
 lint: $(INSTALLED)  ## ruff and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -114,4 +118,4 @@ clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-.PHONY: help build demo test wheel-test clang-test sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
+.PHONY: help build demo test wheel-test clang-test aarch64-test sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
