@@ -16,10 +16,10 @@ FAULTS = [
         "0.041666666766518984",
     ),
     (
-        "a constant of log1p is shifted by 1e-7",
+        "a constant of log1p is shifted by 2e-6",
         KERNELS + "exp.pxi",
         "0.3333333235563973",
-        "0.3333334235563973",
+        "0.3333353235563973",
     ),
     (
         "the low part of ln 2 has the other sign",
