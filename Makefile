@@ -72,10 +72,11 @@ AARCH64_PYTEST ?= -k "not 2_to_the_31"
 aarch64-test:  ## the suite for aarch64, cross-compiled and emulated: an hour or two, on Debian
 	PYTHON=$(PYTHON) scripts/aarch64-test $(AARCH64_PYTEST)
 
-lint: $(INSTALLED)  ## ruff and cython-lint
+lint: $(INSTALLED)  ## ruff and cython-lint; and that the faults of `make mutation` have a text to change
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint csoftmax examples tests/embedding
+	$(BIN)/python tests/mutation/mutate.py --check
 
 types: $(INSTALLED)  ## mypy on the stubs and on typical calls
 	$(BIN)/mypy tests/typing_cases.py

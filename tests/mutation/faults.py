@@ -363,8 +363,8 @@ FAULTS = [
     (
         "a gradient's first class is forgotten",
         "csoftmax/_c_functions.pxi",
-        "target = target - first_class if",
-        "target = target if",
+        "<uint64_t>target - <uint64_t>first_class",
+        "<uint64_t>target",
     ),
     # ---- checks and functions ----
     (

@@ -1,6 +1,7 @@
 """Plant one fault at a time (faults.py), build, run the suite: each must make it fail.
 
 python tests/mutation/mutate.py [--only WORDS] [--report docs/testing.md]
+python tests/mutation/mutate.py --check    the faults still have a text to change: part of `make lint`
 
 Works on a copy, with the best build that this processor has; the other builds stay as they are.
 """
@@ -55,6 +56,12 @@ def fresh_copy():
         COPY,
         ignore=shutil.ignore_patterns(".venv", ".git", "build", "__pycache__", ".*_cache"),
     )
+
+
+def check_texts():
+    for what, file, text, _ in FAULTS:
+        if (n := (ROOT / file).read_text().count(text)) != 1:
+            raise SystemExit(f"{what}: {file} must hold this once, it does {n} times: {text}")
 
 
 def run(*command, seconds):
@@ -119,7 +126,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="faults whose description holds this")
     parser.add_argument("--report", type=Path, help="file whose table between marks is replaced")
+    parser.add_argument("--check", action="store_true", help="plant nothing")
     arguments = parser.parse_args()
+    check_texts()
+    if arguments.check:
+        return 0
     if arguments.report:
         sys.path.insert(0, str(ROOT / "benchmarks"))
         from report import write_between_marks
@@ -130,10 +141,6 @@ def main():
     for what, file, text, instead in tqdm([f for f in FAULTS if arguments.only in f[0]]):
         path = COPY / file
         original = path.read_text()
-        if original.count(text) != 1:
-            raise SystemExit(
-                f"{file} must hold this once, it does {original.count(text)} times: {text}"
-            )
         path.write_text(original.replace(text, instead))
         module, binary = module_of(file), None
         if module is not None:
@@ -150,7 +157,7 @@ def main():
             write_between_marks(
                 arguments.report, "mutation", table(rows, (time.monotonic() - start) / 60)
             )
-    return any(caught is None for _, _, caught in rows)
+    return int(any(caught is None for _, _, caught in rows))
 
 
 if __name__ == "__main__":
