@@ -824,6 +824,7 @@ def _any_cross_entropy(
     probabilities, target, n_ignored = None, None, 0
     if given.dtype.kind == "f":
         probabilities = given.astype(logits.dtype, copy=False)
+        ignore_index = None  # there is no index to ignore
     else:
         target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, function)
 

@@ -639,10 +639,13 @@ def test_ignored_rows_have_no_loss_and_no_gradient_whatever_their_weight(dtype, 
 
 def test_ignore_index_does_not_apply_to_probabilities(rng, dtype):
     x, q = logits_of(rng, (20, 7), dtype), np.ones((20, 7), dtype)
-    for ignore_index in (1, 0, -100, None):
+    for ignore_index in (1, 0, -100, 2**70, None):
         got = csoftmax.cross_entropy(x, q, ignore_index=ignore_index, reduction="none")
         assert same_bits(got, csoftmax.cross_entropy(x, q, reduction="none"))
         assert (got > 0).all()
+        # The mean's divisor has a sum of its own.
+        mean = csoftmax.cross_entropy(x, q, sample_weight=np.ones(20), ignore_index=ignore_index)
+        assert same_bits(mean, csoftmax.cross_entropy(x, q))
 
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"temperature": 0.7}])
