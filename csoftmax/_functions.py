@@ -544,13 +544,14 @@ def weighted_logsumexp(a, b, axis, keepdims, return_sign, function="logsumexp"):
         b = np.ones((), a.dtype)
     b, _ = _checks.floating_array(b, function, "b")
     kind = np.result_type(a, b)
-    a, b = np.broadcast_arrays(a.astype(kind, copy=False), b.astype(kind, copy=False))
-    axis = _checks.axis_number(axis, a.ndim, function)
+    a = a.astype(kind, copy=False)
+    b = b.astype(kind, order="C", copy=False)  # NumPy's logarithm may depend on the strides
+    axis = _checks.axis_number(axis, max(a.ndim, b.ndim), function)
     if (b < 0).any():
-        value, sign = _signed_logsumexp(a, b, axis)
+        value, sign = _signed_logsumexp(*np.broadcast_arrays(a, b), axis)
         value = value if return_sign else np.where(sign < 0, np.nan, value).astype(kind)
     else:
-        logarithm = np.log(b)
+        a, logarithm = np.broadcast_arrays(a, np.log(b))
         value = np.full(a.shape[:axis] + a.shape[axis + 1 :], -np.inf, kind)
         _batch.logsumexp(_as_row(a), axis, value, 1.0, _as_row(logarithm), 0)
         sign = np.where(np.isnan(value), value, value > -np.inf).astype(kind)
@@ -566,6 +567,9 @@ def _signed_logsumexp(a, b, axis):
     times the positive weights' share of exp(lost) p less the negative ones'. Where one of these is small, their
     difference is 1 + excess - twice that, which keeps the digits of a small result.
     """
+    # NumPy adds in an order that depends on the strides.
+    a, b = (np.ascontiguousarray(np.moveaxis(each, axis, -1)) for each in (a, b))
+    axis = -1
     logarithm = np.log(np.abs(b))
     x = np.where(b == 0, -np.inf, a + logarithm).astype(a.dtype)
     back = x - a

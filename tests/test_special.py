@@ -130,6 +130,23 @@ def test_the_layout_never_matters(rng, dtype, axes):
     assert same_bits(special.softmax(repeated, axes), special.softmax(repeated.copy(), axes))
 
 
+@pytest.mark.parametrize("axes", [0, 1, 2, None, (0, 2)])
+@pytest.mark.parametrize("positive", [True, False])
+def test_the_layout_of_terms_and_weights_never_matters(rng, dtype, axes, positive):
+    a, b = (logits_of(rng, (17, 20, 33), dtype, 0.1) for _ in range(2))
+    b = np.abs(b) if positive else b
+
+    def sums(a, b):
+        return special.logsumexp(a, axes, b=b, return_sign=True)
+
+    every_second = np.zeros((17, 20, 66), dtype)[..., ::2]
+    every_second[...] = b
+    for other in (np.asfortranarray, lambda x: x[:, ::-1].copy()[:, ::-1]):
+        assert same_bits(sums(other(a), other(b)), sums(a, b))
+    assert same_bits(sums(np.asfortranarray(a), every_second), sums(a, b))
+    assert same_bits(sums(a, np.broadcast_to(b[:1], b.shape)), sums(a, b[:1]))
+
+
 def test_no_axes_at_all_make_each_element_a_sum(rng, dtype):
     x = logits_of(rng, (3, 4), dtype)
     assert same_bits(special.softmax(x, ()), np.ones_like(x))
