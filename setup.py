@@ -29,9 +29,12 @@ KERNEL_FLAGS = (
 INLINE = "__forceinline" if MSVC else "__inline__ __attribute__((__always_inline__))"
 BUILDS = {"baseline": []}
 if sysconfig.get_platform().endswith("x86_64"):  # what is built for; Windows says amd64
-    # The generic tuning copies in pieces of 16 bytes, for which the loads of whole vectors then wait.
+    # Loads of whole vectors wait for copies in smaller pieces: the generic tuning makes them of 16 bytes, and the others
+    # too unless they are told.
     BUILDS["v3"] = ["-march=x86-64-v3", "-mtune=haswell"]
+    BUILDS["v3"] += ["-mmove-max=256", "-mstore-max=256"] * GCC
     BUILDS["v4"] = ["-march=x86-64-v4", "-mtune=skylake-avx512", "-mprefer-vector-width=512"]
+    BUILDS["v4"] += ["-mmove-max=512", "-mstore-max=512"] * GCC
 
 # CSOFTMAX_OPENMP=0 builds without threads, as on a platform that has no OpenMP.
 OPENMP = os.environ.get("CSOFTMAX_OPENMP", "0" if sys.platform == "darwin" else "1") != "0"

@@ -91,6 +91,17 @@ static inline void NAME(TYPE *to, const TYPE *from) { memcpy(to, from, 16 * size
 COPY_LANES(copy_lanes_f32, float)
 COPY_LANES(copy_lanes_f64, double)
 
+/* Add eight numbers to totals that are read again in whole vectors. */
+static inline void add_eight_f32(double *total, const float *sums)
+{
+#if defined(__AVX512F__)
+    _mm512_storeu_pd(total, _mm512_add_pd(_mm512_loadu_pd(total), _mm512_cvtps_pd(_mm256_loadu_ps(sums))));
+#else
+    int l;
+    for (l = 0; l < 8; l++) total[l] += sums[l];
+#endif
+}
+
 /* The first n of 16 lanes, 0 < n < 256, from and to memory that may end behind them: load_ fills the others up with the first.
  * ties_ is how many of 16 terms equal top, the largest; NaN if one is a NaN. Masks need no loop for it. */
 #if defined(__AVX512F__) && defined(__AVX512DQ__)

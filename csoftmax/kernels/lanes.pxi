@@ -8,6 +8,7 @@ cdef extern from "lanes.h" nogil:
     void load_f64(double *to, const double *start, Py_ssize_t n)
     void store_f32(float *to, const float *start, Py_ssize_t n)
     void store_f64(double *to, const double *start, Py_ssize_t n)
+    void add_eight_f32(double *total, const float *sums)
     double ties_f32(const float *terms, float top)
     double ties_f64(const double *terms, double top)
 
@@ -77,10 +78,10 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
     """Add eight sums to eight totals; in float64, which has no wider type, what rounding takes goes to carry."""
     cdef int l
     cdef double sum, back
-    for l in range(8):
-        if floating is float:
-            total[l] += sums[l]
-        else:
+    if floating is float:
+        add_eight_f32(total, sums)
+    else:
+        for l in range(8):
             sum = total[l] + sums[l]
             back = sum - total[l]
             carry[l] += (total[l] - (sum - back)) + (sums[l] - back)

@@ -113,7 +113,7 @@ cdef inline void sums_of_row(
     floating top,
     double *total,              # OUT  (8,), of the terms below top
     double *carry,              # OUT  (8,), what rounding took from them; float64 only
-    floating *all,              # OUT  (8,), of all terms
+    floating *all,              # OUT  (16,), of all terms
 ) noexcept nogil:
     cdef floating[16] sums, everything
     cdef floating[8] pairs
@@ -137,8 +137,7 @@ cdef inline void sums_of_row(
         for l in range(8):
             pairs[l] = sums[l] + sums[l + 8]
         add_to_totals(<const floating *>&pairs[0], total, carry)
-    for l in range(8):
-        all[l] = everything[l] + everything[l + 8]
+    copy_lanes(<const floating *>&everything[0], all)
 
 
 cdef inline void fold_rows(
@@ -195,7 +194,8 @@ cdef void measure_rows(
     cdef floating[8] top, origin, least, magic, at_top
     cdef double[8] below_top, equal
     cdef double[64] totals, carries
-    cdef floating[64] alls
+    cdef floating[128] alls
+    cdef floating[64] all_eights
     cdef floating[32] all_fours
     cdef floating[16] all_twos
     cdef Py_ssize_t first = 0, n, row
@@ -216,11 +216,13 @@ cdef void measure_rows(
             t = terms + (first + row) * term_stride
             terms_of_row(p, n_classes, ahead, origin[row], least[row], magic[row], t)
             sums_of_row(<const floating *>t, n_classes, at_top[row], &totals[8 * row], &carries[8 * row],
-                        &alls[8 * row])
+                        &alls[16 * row])
         fold_rows(<const double *>&totals[0], <const double *>&carries[0], n_classes > 16, &below_top[0],
                   top[0])
+        for l in range(64):
+            all_eights[l] = alls[2 * l] + alls[2 * l + 1]
         for l in range(32):
-            all_fours[l] = alls[2 * l] + alls[2 * l + 1]
+            all_fours[l] = all_eights[2 * l] + all_eights[2 * l + 1]
         for l in range(16):
             all_twos[l] = all_fours[2 * l] + all_fours[2 * l + 1]
         for l in range(8):

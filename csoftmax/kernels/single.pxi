@@ -61,16 +61,19 @@ cdef inline void measure_row(
     double *sum,                # OUT  as in measure_rows
     double *ties,
 ) noexcept nogil:
-    cdef floating[8] all
+    cdef floating[16] all
     cdef double[8] total, carry
     cdef floating top, origin, least, magic
     cdef double below_top
+    cdef int l
     top = max_of_row(x, n_classes)
     refer(top, False, &origin, &least, &magic)
     at_top[0] = term(top, origin, least, magic, False)
     terms_of_row(x, n_classes, 0, origin, least, magic, terms)
     sums_of_row(<const floating *>terms, n_classes, at_top[0], &total[0], &carry[0], &all[0])
     below_top = fold_row(&total[0], &carry[0], n_classes > 16, top)
+    for l in range(8):
+        all[l] += all[l + 8]
     maximum[0] = top
     sum[0] = below_top * (1 / unit(top))
     ties[0] = ties_of(below_top, ((all[0] + all[1]) + (all[2] + all[3])) + ((all[4] + all[5]) + (all[6] + all[7])),
