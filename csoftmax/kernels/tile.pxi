@@ -12,8 +12,12 @@ from csoftmax.kernels.table cimport (
 cdef extern from "lanes.h" nogil:
     void stream_bytes(char *out, const char *start, size_t size)
     void stream_fence()
+    enum:
+        TALL
     void transpose_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
     void transpose_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
+    void transpose_tall_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
+    void transpose_wide_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
 
 
 # ---- Elements in and out ----
@@ -41,13 +45,33 @@ cdef void row_offsets(const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, 
             d -= 1
 
 
-cdef inline void transpose_block(
-    const floating *start, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
+cdef inline void transpose_blocks(
+    const floating *start, Py_ssize_t n, Py_ssize_t m, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
+    int tall, int wide,         # constants: the sides of a block, in those of a square one
 ) noexcept nogil:
-    if floating is float:
-        transpose_f32(start, stride, to, to_stride)
-    else:
-        transpose_f64(start, stride, to, to_stride)
+    """In blocks that fit in; where their size does not divide a side, the last block overlaps the one before."""
+    cdef Py_ssize_t size = 32 // sizeof(floating)
+    cdef Py_ssize_t i = 0, j, i0, j0
+    cdef const floating *block
+    cdef floating *place
+    while i < n:
+        i0 = i if i < n - tall * size else n - tall * size
+        j = 0
+        while j < m:
+            j0 = j if j < m - wide * size else m - wide * size
+            block = start + i0 * stride + j0
+            place = to + j0 * to_stride + i0
+            if floating is float:
+                if tall > wide:
+                    transpose_tall_f32(block, stride, place, to_stride)
+                elif wide > tall:
+                    transpose_wide_f32(block, stride, place, to_stride)
+                else:
+                    transpose_f32(block, stride, place, to_stride)
+            else:
+                transpose_f64(block, stride, place, to_stride)
+            j += wide * size
+        i += tall * size
 
 
 cdef inline void transpose_short(
@@ -68,18 +92,13 @@ cdef void transpose(
     floating *to,               # OUT  (m, n)
     Py_ssize_t to_stride,
 ) noexcept nogil:
-    """In blocks; where their size does not divide a side, the last block overlaps the one before."""
     cdef Py_ssize_t size = 32 // sizeof(floating)
-    cdef Py_ssize_t i = 0, j, i0, j0
-    if n >= size and m >= size:
-        while i < n:
-            i0 = i if i < n - size else n - size
-            j = 0
-            while j < m:
-                j0 = j if j < m - size else m - size
-                transpose_block(start + i0 * stride + j0, stride, to + j0 * to_stride + i0, to_stride)
-                j += size
-            i += size
+    if floating is float and n >= TALL * size and m >= size:
+        transpose_blocks(start, n, m, stride, to, to_stride, TALL, 1)
+    elif floating is float and n >= size and m >= TALL * size:
+        transpose_blocks(start, n, m, stride, to, to_stride, 1, TALL)
+    elif n >= size and m >= size:
+        transpose_blocks(start, n, m, stride, to, to_stride, 1, 1)
     elif m == 2 and stride == 2:
         transpose_short(start, n, 2, 2, to, to_stride)
     elif m == 3 and stride == 3:

@@ -148,8 +148,8 @@ FAULTS = [
     (
         "the odd side of a transposition is left out",
         KERNELS + "tile.pxi",
-        "            j0 = j if j < m - size else m - size\n",
-        "            j0 = j if j < m - size else j - size\n",
+        "            j0 = j if j < m - wide * size else m - wide * size\n",
+        "            j0 = j if j < m - wide * size else j - wide * size\n",
     ),
     (
         "a target is not compared with the row's length",
