@@ -20,6 +20,18 @@ def distance(x, target, axis=-1, reduction="none"):
     return reference.ulps(grad, reference.cross_entropy(x, target, axis)[1] / divisor)
 
 
+@pytest.mark.parametrize("n_classes", [1, 2, 5, 9, 26, 100, 3000])
+def test_the_gradient_of_a_certain_row_is_zero_without_a_sign(dtype, n_classes):
+    x = np.full((20, n_classes), -INF, dtype)
+    target = np.arange(20) % n_classes
+    x[range(20), target] = 3
+    for grad_output in (1.0, -1.0):
+        _, grad = csoftmax.cross_entropy_with_grad(
+            x, target, reduction="sum", grad_output=grad_output
+        )
+        assert same_bits(grad[range(20), target], np.zeros(20, dtype))
+
+
 @pytest.mark.parametrize("n_classes", CLASSES)
 def test_gradients_are_within_their_bound_for_every_number_of_classes(rng, dtype, n_classes):
     for spread in (1, 5, 30):

@@ -102,8 +102,8 @@ static inline void add_eight_f32(double *total, const float *sums)
 #endif
 }
 
-/* The first n of 16 lanes, 0 < n < 256, from and to memory that may end behind them: load_ fills the others up with the first.
- * ties_ is how many of 16 terms equal top, the largest; NaN if one is a NaN. Masks need no loop for it. */
+/* The first n of 16 lanes, 0 < n < 256, from and to memory that may end behind them: load_ fills the others up with the
+ * first. ties_ is how many of 16 terms equal top, the largest; NaN if one is a NaN. Masks need no loop for it. */
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 static inline unsigned first_lanes(ptrdiff_t n) { return _bzhi_u32(0xffff, (unsigned)n); }
 static inline void load_f32(float *to, const float *from, ptrdiff_t n)

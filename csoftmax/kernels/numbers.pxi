@@ -58,6 +58,12 @@ cdef inline double all_but(floating at_target, floating top, double sum, double 
     return (top * ties + (<double>top - at_target)) * (1 / unit(top)) + sum
 
 
+cdef inline floating away_from(double factor, double factor_low, double others, floating like) noexcept nogil:
+    """The gradient at the target, -(factor * others); never -0.0, which some compilers' way to negate a multiply-add
+    would make it and others' not."""
+    return <floating>0 - <floating>mul_add(factor, others, factor_low * others)
+
+
 cdef inline double others_of(floating maximum, double sum) noexcept nogil:
     """The sum of exp(x - maximum) over the classes below it, from that of exp(x - M), or that itself for near rows."""
     cdef double high, low

@@ -180,7 +180,7 @@ cdef inline void write_shares(
     if 0 <= target < n_classes:
         at_target = terms[target] if terms != NULL else term_at(element(x, target), maximum, near)
         rest = all_but(at_target, top, sum, ties)
-        at_target = <floating>(-mul_add(factor, rest, factor_low * rest))
+        at_target = away_from(factor, factor_low, rest, at_target)
     if terms == NULL or not is_large(factor, top) and factor != 0:
         refer(maximum, near, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
         write_classes(LOGITS, x, NULL, n_classes, &numbers[0], room, out)

@@ -644,7 +644,7 @@ cdef void finish_rows(
         for row in range(n_rows):
             m = all_but(shift[row], top[row], sum[row], ties[row])
             if task.mass == NULL:
-                b[row] = <floating>(-mul_add(factor[row], m, factor_low[row] * m))
+                b[row] = away_from(factor[row], factor_low[row], m, like)
             else:
                 high = shift[row] * (1 / unit(like))
                 high = (masses.shared[row] * high - masses.of_target[row] * m) / (m + high)

@@ -172,7 +172,7 @@ FAULTS = [
     (
         "the target's gradient is p - 1",
         KERNELS + "tile.pxi",
-        "b[row] = <floating>(-mul_add(factor[row], m, factor_low[row] * m))",
+        "b[row] = away_from(factor[row], factor_low[row], m, like)",
         "b[row] = <floating>(factor[row] * shift[row] * (1 / unit(like)) - task.scale)",
     ),
     (
