@@ -8,7 +8,7 @@ SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoft
 INSTALLED = .venv/installed
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 15
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 $(INSTALLED): $(filter-out %.c %.so %__pycache__,$(SOURCES))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -43,10 +43,20 @@ clang-test: $(INSTALLED)  ## the same with Clang, on every build; CLANG=clang-19
 		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa venv/bin/python -m pytest -q || exit 1; \
 	done
 
-# gcc's sanitizers, in an environment of their own. They end the process at what is not defined, by a report on stderr.
+# The sanitizers' packages, each in an environment of its own: built from the sdist, with the flags of $(SANITIZERS).
+define INSTALL_SANITIZED
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(BIN)/python -m build --sdist --outdir $(@D) . >$(@D)/log
+	tar -xzf $(@D)/*.tar.gz -C $(@D) --strip-components=1
+	$(PYTHON) -m venv $(@D)/.venv
+	cd $(@D) && $(SANITIZERS) .venv/bin/python -m pip install --quiet --editable ".[test]"
+endef
+
+# gcc's sanitizers. They end the process at what is not defined, by a report on stderr.
 # PYTHONMALLOC: each object is a block that they know. Python itself leaks, and a crash has to stay a signal.
-SANITIZERS = -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer -g
 SANITIZED = build/sanitize/installed
+$(SANITIZED): SANITIZERS = CC=gcc CFLAGS="-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer -g"
 SANITIZED_RUN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:allocator_may_return_null=1:detect_stack_use_after_return=1
@@ -54,11 +64,7 @@ SANITIZED_RUN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fi
 SANITIZED_WITHOUT = --ignore=tests/test_memory.py
 
 $(SANITIZED): $(INSTALLED)
-	rm -rf build/sanitize && mkdir -p build/sanitize
-	$(BIN)/python -m build --sdist --outdir build/sanitize . >build/sanitize/log
-	tar -xzf build/sanitize/*.tar.gz -C build/sanitize --strip-components=1
-	$(PYTHON) -m venv build/sanitize/.venv
-	cd build/sanitize && CC=gcc CFLAGS="$(SANITIZERS)" .venv/bin/python -m pip install --quiet --editable ".[test]"
+	$(INSTALL_SANITIZED)
 	touch $@
 
 sanitize: $(SANITIZED)  ## the suite under AddressSanitizer and UBSan, on every build: half an hour
@@ -67,6 +73,30 @@ sanitize: $(SANITIZED)  ## the suite under AddressSanitizer and UBSan, on every 
 		echo "== sanitized kernels: $$isa"; \
 		CSOFTMAX_ISA=$$isa $(SANITIZED_RUN) .venv/bin/python -m pytest -q --capture=sys $(SANITIZED_WITHOUT) || exit 1; \
 	done
+
+# Clang's, with libomp and its archer, which tells ThreadSanitizer how OpenMP's threads wait for each other: of
+# libgomp's it knows nothing. Accesses of more than 16 bytes it does not look at: the kernels are the baseline's.
+THREAD_SANITIZED = build/thread-sanitize/installed
+$(THREAD_SANITIZED): SANITIZERS = CC=$(CLANG) CFLAGS="-fsanitize=thread -fno-omit-frame-pointer -g"
+THREAD_SANITIZED_RUN = CSOFTMAX_ISA=baseline OMP_TOOL_LIBRARIES="$$($(CLANG) -print-resource-dir)/../../libarcher.so"
+# What is recorded of each access takes more memory than the access: none is flat, and 2**31 elements are too many.
+# The guard pages' calls alone would take longer than everything else, and `make sanitize` has them.
+# Targets that another thread rewrites are a race, which these tests show to be harmless.
+THREAD_SANITIZED_WITHOUT = --ignore=tests/test_memory.py --ignore=tests/test_guard_pages.py \
+	-k "not (2_to_the_31 or targets_that_another_thread_rewrites or targets_that_change_during_the_call)"
+
+$(THREAD_SANITIZED): $(INSTALLED) scripts/thread-sanitized-python.c
+	$(INSTALL_SANITIZED)
+	rm $(@D)/.venv/bin/python
+	$(CLANG) -fsanitize=thread scripts/thread-sanitized-python.c -o $(@D)/.venv/bin/python \
+		$$($(PYTHON)-config --embed --ldflags)
+	touch $@
+
+# Addresses must not be random (setarch -R): older runtimes do not find room for their records then.
+thread-sanitize: $(THREAD_SANITIZED)  ## the suite under ThreadSanitizer, built by Clang: a quarter of an hour
+	cp -r tests examples pyproject.toml build/thread-sanitize/
+	cd build/thread-sanitize && $(THREAD_SANITIZED_RUN) setarch -R .venv/bin/python -m pytest -q --capture=sys \
+		$(THREAD_SANITIZED_WITHOUT)
 
 # The emulation has neither so much address space nor limits to it.
 AARCH64_PYTEST ?= -k "not 2_to_the_31 and not no_memory_is"
@@ -120,4 +150,4 @@ clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-.PHONY: help build demo test wheel-test clang-test aarch64-test sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
+.PHONY: help build demo test wheel-test clang-test aarch64-test sanitize thread-sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean

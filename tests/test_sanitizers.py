@@ -1,4 +1,4 @@
-"""What `make sanitize` looks for is seen: reads beside an array on the heap, and what C leaves undefined."""
+"""What sanitizers look for is seen: reads beside an array on the heap, what C leaves undefined, races of threads."""
 
 import os
 import sys
@@ -6,11 +6,16 @@ import sys
 import children
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    "libasan" not in os.environ.get("LD_PRELOAD", ""), reason="`make sanitize` runs this file"
+sanitize = pytest.mark.skipif(
+    "libasan" not in os.environ.get("LD_PRELOAD", ""), reason="`make sanitize` runs this"
+)
+thread_sanitize = pytest.mark.skipif(
+    "libarcher" not in os.environ.get("OMP_TOOL_LIBRARIES", ""),
+    reason="`make thread-sanitize` runs this",
 )
 
 
+@sanitize
 @pytest.mark.parametrize(
     ("call", "report"),
     [
@@ -26,13 +31,33 @@ pytestmark = pytest.mark.skipif(
     ],
 )
 def test_a_call_that_breaks_the_contract_is_reported(call, report):
+    assert_reported(call, report)
+
+
+@thread_sanitize
+@pytest.mark.parametrize(
+    "call",
+    [
+        # Two threads of one call, whose rows are written to one place; and two calls.
+        "c['softmax'](at(x), 500, 1000, 0, 1, at(out), 0, 1, 2)",
+        "with ThreadPoolExecutor(2) as pool:"
+        " list(pool.map(lambda _: csoftmax.softmax(logits, out=out, n_threads=1), range(40)))",
+    ],
+)
+def test_a_race_is_reported(call):
+    assert_reported(call, "data race")
+
+
+def assert_reported(call, report):
     program = f"""if True:
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
-        import numpy as np, guarded
+        import csoftmax, numpy as np, guarded
+        from concurrent.futures import ThreadPoolExecutor
         from csoftmax import _batch
         c, at = guarded.c_functions("float64"), guarded.address_of
         x, y = np.zeros(1000), np.zeros(0, np.int64)
+        logits, out = np.zeros((2, 500, 1000))
         print("before", flush=True)
         {call}
         print("after")
@@ -44,11 +69,17 @@ def test_a_call_that_breaks_the_contract_is_reported(call, report):
     assert "csoftmax" in errors.split(report)[1]  # where it happened
 
 
-def test_the_modules_under_test_are_the_sanitized_ones():
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param((b"__asan_report", b"__ubsan_handle"), marks=sanitize),
+        pytest.param((b"__tsan_read", b"__tsan_write"), marks=thread_sanitize),
+    ],
+)
+def test_the_modules_under_test_are_the_sanitized_ones(calls):
     from csoftmax import _batch, _isa
 
     for module in (_batch, sys.modules[f"csoftmax.kernels._{_isa.NAME}"]):
         with open(module.__file__, "rb") as file:
             code = file.read()
-        assert b"__asan_report" in code
-        assert b"__ubsan_handle" in code
+        assert all(call in code for call in calls)
