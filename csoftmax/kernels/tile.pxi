@@ -218,11 +218,12 @@ cdef const floating *take(
     if source.columns and part.n_rows == part.width:
         stride[0] = source.class_stride // item
         x = <const floating *>(source.data + offset) + part.first_class * stride[0]
-        part.ahead.start = <const char *>(x + part.width)
-        part.ahead.row_step = item
-        part.ahead.class_step = source.class_stride
         if not source.collides:
+            part.ahead.start = <const char *>(x + part.width)
+            part.ahead.row_step = item
+            part.ahead.class_step = source.class_stride
             return x
+        part.ahead.start = <const char *>room   # what is fetched for the next tile would be lost before it comes
         stride[0] = part.width
         if not is_there:
             for j in range(part.n_classes):
