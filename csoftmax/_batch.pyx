@@ -143,6 +143,8 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
             task.tile_rows = 16
         if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
             task.tile_rows = COLLIDING_ROWS
+        if n * item > ALWAYS_LANES:
+            task.tail_rows = LANES_WORTH // 2   # they are gathered in any case, and would leave most lanes empty
     else:
         task.orientation = ROWS
         task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
@@ -378,7 +380,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     width = task.tile_rows if task.tile_rows < task.inner else task.inner
     if task.orientation == COLUMNS:
         width = (width + 15) // 16 * 16
-    chunk_bytes = room_size(task, width) * item
+    chunk_bytes = room_size(task, task.orientation, width) * item
     if task.output == PROBABILITY or task.output == GRADIENT:
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)

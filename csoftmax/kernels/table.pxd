@@ -46,6 +46,7 @@ cdef struct Task:
     Py_ssize_t n_rows
     Py_ssize_t n_classes
     Py_ssize_t tile_rows    # at most MAX_TILE_ROWS
+    Py_ssize_t tail_rows    # tiles of so few, at the ends of `inner`, are ROWS whatever the orientation
     Py_ssize_t inner        # a tile never crosses a multiple of so many rows
     Py_ssize_t tiles_per_inner
     Py_ssize_t n_chunks
@@ -87,14 +88,14 @@ ctypedef void (*tile_function)(
     Py_ssize_t end_chunk, char *board, char *scratch,
 ) noexcept nogil
 
-cdef inline Py_ssize_t room_size(const Task *task, Py_ssize_t width) noexcept nogil:
+cdef inline Py_ssize_t room_size(const Task *task, Orientation orientation, Py_ssize_t width) noexcept nogil:
     """Elements of scratch for a part of so many rows, its logits or its terms.
 
     Whole blocks of 64 as ROWS, where zeros fill up the sums. The 32 at the end keep rooms from lying at multiples of
     4096 bytes from each other, where a load waits for the store to another room before it.
     """
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
-    return ((n + 63) // 64 * 64 if task.orientation == ROWS else n) * width + 32
+    return ((n + 63) // 64 * 64 if orientation == ROWS else n) * width + 32
 
 cdef enum RowNumber:        # what a single row is asked for
     LOGSUMEXP

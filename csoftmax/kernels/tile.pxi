@@ -182,15 +182,15 @@ cdef struct Part:
 cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk) noexcept nogil:
     cdef Part part
     memset(&part, 0, sizeof(Part))
-    part.orientation = task.orientation
+    part.orientation = ROWS if n_rows <= task.tail_rows else task.orientation
     part.first_row = first_row
     part.n_rows = n_rows
-    part.width = n_rows if task.orientation == ROWS else (n_rows + 15) // 16 * 16
+    part.width = n_rows if part.orientation == ROWS else (n_rows + 15) // 16 * 16
     part.first_class = chunk * CHUNK
     part.n_classes = task.n_classes - part.first_class
     if part.n_classes > CHUNK:
         part.n_classes = CHUNK
-    part.term_stride = (part.n_classes + 63) // 64 * 64 if task.orientation == ROWS else part.width
+    part.term_stride = (part.n_classes + 63) // 64 * 64 if part.orientation == ROWS else part.width
     return part
 
 
@@ -271,7 +271,6 @@ cdef const floating *take_logits(
     cdef const floating *x
     cdef const floating *added
     cdef floating *to
-    is_there = is_there and part.orientation == task.orientation
     x = take(task, &task.x, part, room, is_there, stride)
     if not changed:
         return x
@@ -439,7 +438,7 @@ cdef void measure(
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
     cdef const floating *first
-    if task.orientation == COLUMNS:
+    if part.orientation == COLUMNS:
         measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, terms, maximum, sum, ties)
     else:
         measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n,
@@ -449,11 +448,11 @@ cdef void measure(
     for row in range(part.n_rows):
         if isinf(maximum[row]):
             sum[row] = 0
-            first = x + row * (stride if task.orientation == ROWS else 1)
-            ties[row] = NAN if has_nan(first, n, 1 if task.orientation == ROWS else stride) else 0
+            first = x + row * (stride if part.orientation == ROWS else 1)
+            ties[row] = NAN if has_nan(first, n, 1 if part.orientation == ROWS else stride) else 0
             for j in range(n if task.keep_terms else 0):
                 # A chunk of nothing but -inf: the row's other chunks decide.
-                terms[row * part.term_stride + j if task.orientation == ROWS else j * part.width + row] = 0
+                terms[row * part.term_stride + j if part.orientation == ROWS else j * part.width + row] = 0
 
 
 cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept nogil:
@@ -510,8 +509,8 @@ cdef void measure_chunk(
     cdef Part part = part_of(task, first_row, n_rows, chunk)
     cdef Py_ssize_t stride = 0, row, target
     cdef const floating *x = take_logits(task, &part, room, spare, False, &stride)
-    cdef Py_ssize_t row_step = stride if task.orientation == ROWS else 1
-    cdef Py_ssize_t class_step = 1 if task.orientation == ROWS else stride
+    cdef Py_ssize_t row_step = stride if part.orientation == ROWS else 1
+    cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else stride
     cdef const int64_t *targets
     cdef floating *at_target = <floating *>board.at_target
     measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + chunk * part.width,
@@ -909,6 +908,7 @@ cdef void write_chunk(
     cdef int row_step = 0
     cdef floating *to
     if task.output == LOG_PROBABILITY and task.x.rows and task.out.rows and part.n_classes >= 16:
+        is_there = is_there and part.orientation == ROWS
         part.orientation = ROWS     # needs no exponentials: nothing to transpose
         part.width = n_rows
     to = destination(task, &part, values, &to_stride)
@@ -940,9 +940,9 @@ cdef inline void run_tile(
     Py_ssize_t end_chunk, char *memory, char *scratch, floating like,
 ) noexcept nogil:
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
-    cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width
-    cdef Board board = board_at(memory, width, n_chunks)
-    cdef Py_ssize_t size = room_size(task, width)
+    cdef Part part = part_of(task, first_row, n_rows, 0)
+    cdef Board board = board_at(memory, part.width, n_chunks)
+    cdef Py_ssize_t size = room_size(task, part.orientation, part.width)
     cdef Py_ssize_t step = size if task.keep_terms else 0
     cdef floating *room = <floating *>scratch
     cdef floating *terms = room + size
@@ -957,7 +957,7 @@ cdef inline void run_tile(
         for chunk in range(first_chunk, end_chunk):
             measure_chunk(task, &board, first_row, n_rows, chunk, room, terms + chunk * step, mass_room, spare)
     if steps & FINISH:
-        finish_rows(task, &board, first_row, n_rows, width, n_chunks, like)
+        finish_rows(task, &board, first_row, n_rows, part.width, n_chunks, like)
     if steps & WRITE and task.output != NOTHING:
         for chunk in range(first_chunk, end_chunk):
             write_chunk(task, &board, first_row, n_rows, chunk, room, (steps & MEASURE) != 0 and n_chunks == 1,
