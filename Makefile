@@ -6,6 +6,7 @@ BIN = .venv/bin
 SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoftmax/*.pxi csoftmax/*.h \
 	csoftmax/include/*.h csoftmax/kernels/*)
 INSTALLED = .venv/installed
+PRINT_ISAS = -c "from csoftmax import _isa; print(*_isa.available())"
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -21,7 +22,7 @@ demo: $(INSTALLED)  ## train on handwritten digits, beside the NumPy formula; wr
 	$(BIN)/python examples/digits.py --figure demo.png
 
 test: $(INSTALLED)  ## the whole suite, on every build that this processor has
-	for isa in $$($(BIN)/python -c "from csoftmax import _isa; print(*_isa.available())"); do \
+	isas=$$($(BIN)/python $(PRINT_ISAS)) && for isa in $$isas; do \
 		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa $(BIN)/python -m pytest -q || exit 1; \
 	done
 
@@ -39,7 +40,7 @@ clang-test: $(INSTALLED)  ## the same with Clang, on every build; CLANG=clang-19
 	$(PYTHON) -m venv build/clang-test/venv
 	build/clang-test/venv/bin/python -m pip install --quiet "$$(ls build/clang-test/dist/*.whl)[test]"
 	cp -r tests examples docs README.md pyproject.toml build/clang-test/
-	cd build/clang-test && for isa in $$(venv/bin/python -c "from csoftmax import _isa; print(*_isa.available())"); do \
+	cd build/clang-test && isas=$$(venv/bin/python $(PRINT_ISAS)) && for isa in $$isas; do \
 		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa venv/bin/python -m pytest -q || exit 1; \
 	done
 
@@ -69,7 +70,7 @@ $(SANITIZED): $(INSTALLED)
 
 sanitize: $(SANITIZED)  ## the suite under AddressSanitizer and UBSan, on every build: half an hour
 	cp -r tests examples pyproject.toml build/sanitize/
-	cd build/sanitize && for isa in $$(.venv/bin/python -c "from csoftmax import _isa; print(*_isa.available())"); do \
+	isas=$$($(BIN)/python $(PRINT_ISAS)) && cd build/sanitize && for isa in $$isas; do \
 		echo "== sanitized kernels: $$isa"; \
 		CSOFTMAX_ISA=$$isa $(SANITIZED_RUN) .venv/bin/python -m pytest -q --capture=sys $(SANITIZED_WITHOUT) || exit 1; \
 	done
