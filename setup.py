@@ -29,8 +29,8 @@ KERNEL_FLAGS = (
 INLINE = "__forceinline" if MSVC else "__inline__ __attribute__((__always_inline__))"
 BUILDS = {"baseline": []}
 if sysconfig.get_platform().endswith("x86_64"):  # what is built for; Windows says amd64
-    # Loads of whole vectors wait for copies in smaller pieces: the generic tuning makes them of 16 bytes, and the others
-    # too unless they are told.
+    # Loads of whole vectors wait for copies in smaller pieces: the generic tuning makes them of 16 bytes, and so do the
+    # others unless they are told.
     BUILDS["v3"] = ["-march=x86-64-v3", "-mtune=haswell"]
     BUILDS["v3"] += ["-mmove-max=256", "-mstore-max=256"] * GCC
     BUILDS["v4"] = ["-march=x86-64-v4", "-mtune=skylake-avx512", "-mprefer-vector-width=512"]

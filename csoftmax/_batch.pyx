@@ -526,10 +526,10 @@ cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
                 i += 1
             total += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
         total /= divisor
-    if dtype_of(out):
-        (<double *>cnp.PyArray_DATA(out))[0] = total
+    if dtype_of(out):           # never -0.0
+        (<double *>cnp.PyArray_DATA(out))[0] = total + 0.0
     else:
-        (<float *>cnp.PyArray_DATA(out))[0] = <float>total
+        (<float *>cnp.PyArray_DATA(out))[0] = <float>total + <float>0
     fp_leave(state)
 
 

@@ -135,6 +135,19 @@ def test_a_sum_of_many_small_float32_losses_loses_none():
     assert csoftmax.cross_entropy(x, np.zeros(4097, int), reduction="sum") == np.float32(exact)
 
 
+@pytest.mark.skipif(not reference.WIDE, reason="needs a float wider than float64")
+def test_losses_are_rounded_once_where_the_sum_is_exact(rng):
+    # All other classes are equal: what rounds is the logarithm, and its sum with the distance. Without the logarithm's
+    # low part this is one unit.
+    n_others, distance = np.meshgrid(np.arange(20, 400, 7), rng.uniform(0.3, 4, 50))
+    n_others, distance = n_others.reshape(-1), distance.reshape(-1)
+    x = np.where(np.arange(400) <= n_others[:, None], 0, -INF)
+    x[:, 0] = -distance
+    got = csoftmax.cross_entropy(x, np.zeros(len(x), int), reduction="none")
+    d = distance.astype(np.longdouble)
+    assert reference.ulps(got, d + np.log(n_others + np.exp(-d))) <= 0.75
+
+
 @pytest.mark.parametrize("ignore_index", [-1, 0, 4, 5, 2**31, 2**63 - 1, -(2**63), np.int8(3)])
 def test_ignore_index_may_be_any_integer_that_targets_can_hold(ignore_index):
     x = np.arange(25.0).reshape(5, 5) % 7

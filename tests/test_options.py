@@ -705,7 +705,9 @@ def test_a_loss_with_options_is_never_minus_zero(dtype, row, reduction):
         for options in (
             {},
             {"weight": np.ones(len(row))},
+            {"weight": -np.ones(len(row))},
             {"sample_weight": np.full(20, 3.0)},
+            {"sample_weight": np.full(20, -3.0)},
             {"temperature": 0.5},
         ):
             loss = csoftmax.cross_entropy(x, target, reduction=reduction, **options)

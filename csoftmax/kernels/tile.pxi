@@ -698,7 +698,7 @@ cdef void finish_rows(
             loss[row] = 0 if task.target[first_row + row] == task.ignore_index else loss[row]
     if task.loss_f32 != NULL:
         for row in range(n_rows):
-            task.loss_f32[first_row + row] = <float>loss[row]
+            task.loss_f32[first_row + row] = <float>loss[row] + <float>0    # nor where it is too small
     if task.loss_f64 != NULL:
         memcpy(task.loss_f64 + first_row, loss, n_rows * sizeof(double))
 

@@ -1,6 +1,6 @@
 """Plant one fault at a time (faults.py), build, run the suite: each must make it fail.
 
-python tests/mutation/mutate.py [--only WORDS] [--report docs/testing.md]
+python tests/mutation/mutate.py [--only WORDS] [--report docs/testing.md]    renews their lines of the report's table
 python tests/mutation/mutate.py --check    the faults still have a text to change: part of `make lint`
 
 Works on a copy, with the best build that this processor has; the other builds stay as they are.
@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from faults import FAULTS
@@ -39,6 +38,7 @@ FIRST = [
         "layouts",
     )
 ]
+SURVIVES = "**none**"
 BUILD = """
 import runpy, sys
 import Cython.Build
@@ -109,16 +109,24 @@ def first_failure():
     return None
 
 
-def table(rows, minutes):
-    n_caught = sum(caught is not None for _, _, caught in rows)
+def known_failures(report):
+    """What the report's table says of each fault that is still in the list: an interrupted run goes on by --only."""
+    lines = re.findall(r"^\| (.+?) \| .+? \| (.+?) \|$", report.read_text(), re.MULTILINE)
+    names = {what for what, *_ in FAULTS}
+    return {what: caught for what, caught in lines if what in names}
+
+
+def table(failures):
+    n_caught = sum(caught != SURVIVES for caught in failures.values())
     lines = [
-        f"{len(rows)} of {len(FAULTS)} faults planted, {n_caught} caught, kernels {_isa.NAME}, {minutes:.0f} minutes.",
+        f"{len(failures)} of {len(FAULTS)} faults planted, {n_caught} caught, kernels {_isa.NAME}.",
         "",
         "| fault | in | first failure |",
         "|---|---|---|",
     ]
-    for what, file, caught in rows:
-        lines.append(f"| {what} | {file.removeprefix('csoftmax/')} | {caught or '**none**'} |")
+    for what, file, *_ in FAULTS:
+        if what in failures:
+            lines.append(f"| {what} | {file.removeprefix('csoftmax/')} | {failures[what]} |")
     return "\n".join(lines)
 
 
@@ -137,7 +145,8 @@ def main():
     fresh_copy()
     if (failure := first_failure()) is not None:
         raise SystemExit(f"the suite fails without a fault: {failure}")
-    rows, start = [], time.monotonic()
+    failures = known_failures(arguments.report) if arguments.report else {}
+    survives = False
     for what, file, text, instead in tqdm([f for f in FAULTS if arguments.only in f[0]]):
         path = COPY / file
         original = path.read_text()
@@ -151,13 +160,12 @@ def main():
         path.write_text(original)
         if binary is not None:
             binary.write_bytes(sound)
-        rows.append((what, file, caught))
+        failures[what] = caught or SURVIVES
+        survives |= caught is None
         tqdm.write(f"{what}: {caught or 'SURVIVES'}")
         if arguments.report:  # each time: an hour may be interrupted
-            write_between_marks(
-                arguments.report, "mutation", table(rows, (time.monotonic() - start) / 60)
-            )
-    return int(any(caught is None for _, _, caught in rows))
+            write_between_marks(arguments.report, "mutation", table(failures))
+    return int(survives)
 
 
 if __name__ == "__main__":
