@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import sysconfig
 import threading
 
@@ -128,6 +129,25 @@ expected = digest() if {used!r} == "csoftmax" else None
 if expected is None:  # csoftmax is imported by the child only
     assert "csoftmax" not in sys.modules
 assert forked(lambda: len(digest()) == 64 and expected in (None, digest()))
+"""),
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which libraries are mapped")
+def test_a_child_that_imports_after_a_fork_under_openmp_is_serial():
+    pytest.importorskip("sklearn", reason="scikit-learn brings an OpenMP runtime")
+    children.run_well(
+        "-c",
+        program_of("""
+import sklearn.cluster, threadpoolctl
+assert "openmp" in [library["user_api"] for library in threadpoolctl.threadpool_info()]
+def work():
+    import csoftmax
+    return csoftmax._batch.is_serial() and len(digest()) == 64
+assert "csoftmax" not in sys.modules
+assert forked(work)
+import csoftmax
+assert not csoftmax._batch.is_serial()
 """),
     )
 
