@@ -1,6 +1,6 @@
 """Plant one fault at a time (faults.py), build, run the suite: each must make it fail.
 
-python tests/mutation/mutate.py [--only WORDS] [--report docs/testing.md]    renews their lines of the report's table
+python tests/mutation/mutate.py [--only WORDS] [--resume] [--report docs/testing.md]    renews its lines in the report
 python tests/mutation/mutate.py --check    the faults still have a text to change: part of `make lint`
 
 Works on a copy, with the best build that this processor has; the other builds stay as they are.
@@ -110,7 +110,7 @@ def first_failure():
 
 
 def known_failures(report):
-    """What the report's table says of each fault that is still in the list: an interrupted run goes on by --only."""
+    """What the report's table says of each fault that is still in the list."""
     lines = re.findall(r"^\| (.+?) \| .+? \| (.+?) \|$", report.read_text(), re.MULTILINE)
     names = {what for what, *_ in FAULTS}
     return {what: caught for what, caught in lines if what in names}
@@ -133,6 +133,11 @@ def table(failures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="faults whose description holds this")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="faults that the report's table does not show as caught",
+    )
     parser.add_argument("--report", type=Path, help="file whose table between marks is replaced")
     parser.add_argument("--check", action="store_true", help="plant nothing")
     arguments = parser.parse_args()
@@ -146,8 +151,11 @@ def main():
     if (failure := first_failure()) is not None:
         raise SystemExit(f"the suite fails without a fault: {failure}")
     failures = known_failures(arguments.report) if arguments.report else {}
+    faults = [fault for fault in FAULTS if arguments.only in fault[0]]
+    if arguments.resume:
+        faults = [fault for fault in faults if failures.get(fault[0], SURVIVES) == SURVIVES]
     survives = False
-    for what, file, text, instead in tqdm([f for f in FAULTS if arguments.only in f[0]]):
+    for what, file, text, instead in tqdm(faults):
         path = COPY / file
         original = path.read_text()
         path.write_text(original.replace(text, instead))
