@@ -144,7 +144,7 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
         if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
             task.tile_rows = COLLIDING_ROWS
         if n * item > ALWAYS_LANES:
-            task.tail_rows = LANES_WORTH // 2   # they are gathered in any case, and would leave most lanes empty
+            task.tail_rows = LANES_WORTH // 2   # gathered in any case, and as columns most lanes would be empty
     else:
         task.orientation = ROWS
         task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
@@ -359,7 +359,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay; for_python: signals are looked at.
     """
     cdef Py_ssize_t item = 8 if dtype else 4
-    cdef Py_ssize_t n_tiles, width, chunk_bytes, size
+    cdef Py_ssize_t n_tiles, width, chunk_bytes, tail_bytes, size
     cdef char[STACK_BYTES + 64] stack
     cdef char *heap = NULL
     cdef char *memory = stack
@@ -381,6 +381,9 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     if task.orientation == COLUMNS:
         width = (width + 15) // 16 * 16
     chunk_bytes = room_size(task, task.orientation, width) * item
+    tail_bytes = room_size(task, ROWS, task.tail_rows) * item
+    if chunk_bytes < tail_bytes:
+        chunk_bytes = tail_bytes
     if task.output == PROBABILITY or task.output == GRADIENT:
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)

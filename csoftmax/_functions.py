@@ -533,30 +533,27 @@ def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
 
 
 @_in_default_state
-def weighted_logsumexp(a, b, axis, keepdims, return_sign, function="logsumexp"):
+def weighted_logsumexp(a, b, axis, return_sign, function):
     """Return log(abs(sum of b exp(a))) along an axis, and its sign: the arithmetic of special.logsumexp.
 
-    `a` and `b` (None for ones) are real and broadcast against each other. Weights enter as added logarithms,
-    so that nothing overflows. Without `return_sign` a negative sum gives NaN.
+    `a` and `b` (None for ones) are real, have at least one dimension and are broadcast against each other. Weights
+    enter as added logarithms, so that nothing overflows. Without `return_sign` a negative sum gives NaN.
     """
     a, _ = _checks.floating_array(a, function, "a")
     if b is None:
-        b = np.ones((), a.dtype)
+        b = np.ones((1,) * a.ndim, a.dtype)
     b, _ = _checks.floating_array(b, function, "b")
     kind = np.result_type(a, b)
     a = a.astype(kind, copy=False)
     b = b.astype(kind, order="C", copy=False)  # NumPy's logarithm may depend on the strides
-    axis = _checks.axis_number(axis, max(a.ndim, b.ndim), function)
     if (b < 0).any():
         value, sign = _signed_logsumexp(*np.broadcast_arrays(a, b), axis)
         value = value if return_sign else np.where(sign < 0, np.nan, value).astype(kind)
     else:
         a, logarithm = np.broadcast_arrays(a, np.log(b))
         value = np.full(a.shape[:axis] + a.shape[axis + 1 :], -np.inf, kind)
-        _batch.logsumexp(_as_row(a), axis, value, 1.0, _as_row(logarithm), 0)
+        _batch.logsumexp(a, axis, value, 1.0, logarithm, 0)
         sign = np.where(np.isnan(value), value, value > -np.inf).astype(kind)
-    if keepdims and a.ndim:
-        value, sign = np.expand_dims(value, axis), np.expand_dims(sign, axis)
     return (value[()], sign[()]) if return_sign else value[()]
 
 

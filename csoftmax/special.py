@@ -189,7 +189,7 @@ def _reduced(a, axes, b, keepdims, return_sign):
     if b is None and not return_sign:
         value = _functions.logsumexp(a, number)
         return np.expand_dims(value, axes) if keepdims else value
-    result = _functions.weighted_logsumexp(a, b, number, False, return_sign, "special.logsumexp")
+    result = _functions.weighted_logsumexp(a, b, number, return_sign, "special.logsumexp")
     if not keepdims:
         return result
     if return_sign:

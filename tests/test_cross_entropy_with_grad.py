@@ -26,10 +26,11 @@ def test_the_gradient_of_a_certain_row_is_zero_without_a_sign(dtype, n_classes):
     target = np.arange(20) % n_classes
     x[range(20), target] = 3
     for grad_output in (1.0, -1.0):
-        _, grad = csoftmax.cross_entropy_with_grad(
-            x, target, reduction="sum", grad_output=grad_output
-        )
-        assert same_bits(grad[range(20), target], np.zeros(20, dtype))
+        for n_rows in (20, 3):  # a few short rows are computed one by one
+            _, grad = csoftmax.cross_entropy_with_grad(
+                x[:n_rows], target[:n_rows], reduction="sum", grad_output=grad_output
+            )
+            assert same_bits(grad[range(n_rows), target[:n_rows]], np.zeros(n_rows, dtype))
 
 
 @pytest.mark.parametrize("n_classes", CLASSES)

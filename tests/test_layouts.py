@@ -245,6 +245,21 @@ def test_in_place_gives_the_bits_of_out_of_place(rng, dtype, shape, axis, layout
         assert same_bits(view, expected)
 
 
+@pytest.mark.parametrize("n_rows", [17, 20, 24, 25])
+def test_streamed_rows_of_several_chunks_have_the_same_bits_from_columns(rng, n_rows):
+    x = logits_of(rng, (n_rows, 5_000_000 // n_rows), "float32")  # beyond what stays in the cache
+    columns = np.asfortranarray(x)
+    target = rng.integers(0, x.shape[1], n_rows)
+    for n_threads in (1, 2):
+        for write in (
+            lambda a, out, n: csoftmax.softmax(a, out=out, n_threads=n),
+            lambda a, out, n: csoftmax.log_softmax(a, out=out, n_threads=n),
+            lambda a, out, n: csoftmax.cross_entropy_with_grad(a, target, out=out, n_threads=n)[1],
+        ):
+            got = write(columns, np.full_like(x, 7, order="C"), n_threads)
+            assert same_bits(got, write(x, np.full_like(x, 7), n_threads))
+
+
 def writers_with_options(x, axis, rng):
     """Functions that write as many elements as they read: of what they read, and out."""
     given = arguments_of(rng, x.shape, axis, str(x.dtype))

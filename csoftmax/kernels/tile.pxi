@@ -115,6 +115,12 @@ cdef void transpose(
         transpose_short(start, n, m, stride, to, to_stride)
 
 
+cdef inline bint has_close_rows(const Layout *a) noexcept nogil:
+    """Whether neighbouring rows are nearer to each other in memory than neighbouring classes."""
+    cdef Py_ssize_t stride = a.strides[a.n_dims - 1] if a.n_dims else 0
+    return 0 < (stride if stride > 0 else -stride) < (a.class_stride if a.class_stride > 0 else -a.class_stride)
+
+
 cdef void gather(
     const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
     floating *to, Py_ssize_t row_step, Py_ssize_t class_step,
@@ -127,7 +133,7 @@ cdef void gather(
     if a.class_stride == sizeof(floating) and class_step == 1:
         for row in range(n_rows):
             memcpy(to + row * row_step, start + offsets[row], n_classes * sizeof(floating))
-    elif class_step == 1:
+    elif class_step == 1 and not has_close_rows(a):
         for row in range(n_rows):
             for j in range(n_classes):
                 memcpy(to + row * row_step + j, start + offsets[row] + j * a.class_stride, sizeof(floating))
@@ -150,7 +156,7 @@ cdef void scatter(
     if a.class_stride == sizeof(floating) and class_step == 1:
         for row in range(n_rows):
             memcpy(to + offsets[row], start + row * row_step, n_classes * sizeof(floating))
-    elif class_step == 1:
+    elif class_step == 1 and not has_close_rows(a):
         for row in range(n_rows):
             for j in range(n_classes):
                 memcpy(to + offsets[row] + j * a.class_stride, start + row * row_step + j, sizeof(floating))
@@ -353,7 +359,7 @@ cdef void put(const Task *task, const Part *part, const floating *values, floati
     cdef char *to
     row_offsets(&task.out, part.first_row, 1, &offset)
     to = task.out.data + offset + part.first_class * task.out.class_stride
-    if part.orientation == ROWS and task.out.rows:
+    if part.orientation == ROWS and task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes):
         put_block(to, values, size, task.stream)
     elif part.orientation == ROWS:
         scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
@@ -648,7 +654,7 @@ cdef void finish_rows(
             else:
                 high = shift[row] * (1 / unit(like))
                 high = (masses.shared[row] * high - masses.of_target[row] * m) / (m + high)
-                b[row] = <floating>(masses.scale[row] * (high - masses.of_class[row]))
+                b[row] = <floating>(masses.scale[row] * (high - masses.of_class[row])) + <floating>0    # never -0.0
     if task.output == PROBABILITY:
         return
     if near:                    # the reference is the maximum
@@ -698,7 +704,7 @@ cdef void finish_rows(
             loss[row] = 0 if task.target[first_row + row] == task.ignore_index else loss[row]
     if task.loss_f32 != NULL:
         for row in range(n_rows):
-            task.loss_f32[first_row + row] = <float>loss[row] + <float>0    # nor where it is too small
+            task.loss_f32[first_row + row] = <float>loss[row] + <float>0    # never -0.0, though it be too small for float
     if task.loss_f64 != NULL:
         memcpy(task.loss_f64 + first_row, loss, n_rows * sizeof(double))
 

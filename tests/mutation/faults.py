@@ -152,6 +152,30 @@ FAULTS = [
         "            j0 = j if j < m - wide * size else j - wide * size\n",
     ),
     (
+        "the last rows of a transposition are left out",
+        KERNELS + "tile.pxi",
+        "        i0 = i if i < n - tall * size else n - tall * size\n",
+        "        i0 = i if i < n - tall * size else 0\n",
+    ),
+    (
+        "a chunk of several rows is put as if the rows touched",
+        KERNELS + "tile.pxi",
+        "task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes):",
+        "task.out.rows:",
+    ),
+    (
+        "a tail of columns is taken for as many columns",
+        KERNELS + "tile.pxi",
+        "part.width = n_rows if part.orientation == ROWS else",
+        "part.width = n_rows if task.orientation == ROWS else",
+    ),
+    (
+        "columns are taken for rows that are there",
+        KERNELS + "tile.pxi",
+        "        is_there = is_there and part.orientation == ROWS\n",
+        "",
+    ),
+    (
         "a target is not compared with the row's length",
         KERNELS + "tile.pxi",
         "return target if 0 <= target < n_classes else 0",
