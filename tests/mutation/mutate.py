@@ -101,7 +101,7 @@ def build(module):
 
 def first_failure():
     """The test that fails first, or None if all pass."""
-    # Three runs: pytest takes files out of its arguments that lie in a folder of its arguments, and with them the order.
+    # Three runs: pytest takes files out of its arguments that lie in a folder of these, and with them their order.
     others = ["tests", *(f"--ignore={name}" for name in (*FIRST, *LAST))]
     for tests in (FIRST, others, LAST):
         code, output = run(
