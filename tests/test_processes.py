@@ -380,5 +380,32 @@ def test_the_number_of_threads_respects_the_affinity():
     assert children.run_well("-c", program) == "1\n"
 
 
+@pytest.mark.parametrize(
+    ("granted", "n_threads"),
+    [
+        ("100000 100000", 1),
+        ("20000 100000", 1),
+        ("150000 100000", 2),
+        ("max 100000", None),
+        ("?", None),
+    ],
+)
+def test_the_number_of_threads_respects_the_control_groups_quota(granted, n_threads):
+    program = """if True:
+        import pathlib, sys
+        read_text = pathlib.Path.read_text
+        def of_the_group(path, *arguments, **options):
+            if str(path) == "/sys/fs/cgroup/cpu.max":
+                return sys.argv[1]
+            return read_text(path, *arguments, **options)
+        pathlib.Path.read_text = of_the_group
+        from csoftmax import _batch
+        print(_batch.max_threads())
+    """
+    free = int(children.run_well("-c", program, "max 100000"))
+    expected = free if n_threads is None else min(n_threads, free)
+    assert int(children.run_well("-c", program, granted)) == expected
+
+
 def test_the_programs_of_this_file_compare_bits_that_can_differ():
     assert len({hashlib.sha256(csoftmax.softmax([0.0, x]).tobytes()).digest() for x in (1, 2)}) == 2
