@@ -326,8 +326,8 @@ FAULTS = [
     (
         "an ignored class is counted as outside",
         "csoftmax/_batch.pyx",
-        "    if n_outside > (0 if 0 <= ignore_index < n_classes else n_ignored[0]):\n",
-        "    if n_outside > 0:\n",
+        "            if not (has_ignore_index and target[i] == ignore_index) and not 0 <= target[i] < n_classes:\n",
+        "            if not 0 <= target[i] < n_classes:\n",
     ),
     (
         "targets are checked but for the last",
@@ -356,8 +356,8 @@ FAULTS = [
     (
         "a few rows with sample weights take the short way",
         "csoftmax/_batch.pyx",
-        " or task.sample_weight != NULL",
-        "",
+        " or task.sample_weight != NULL or task.grad_weight != NULL or task.mass != NULL",
+        " or task.mass != NULL",
     ),
     (
         "the caller's rounding mode is kept during a call",
