@@ -3,8 +3,8 @@
 #
 # The order of a sum, for a chunk of n classes: class j belongs to lane j % 16. Of 64 classes, a lane adds its four in
 # the dtype, then lanes l and l + 8 are added, and the eight sums go on in double. In the end neighbours are added,
-# then neighbours of those, and so on. (The sums of all terms, the maximum's too, are free to be added in any order: from
-# these a whole number is found.)
+# then neighbours of those, and so on. (All terms, the maximum's too, may be added in any order: from that sum a whole
+# number is found.)
 
 cdef enum:
     FOLD = 8                # rows whose lanes are folded together

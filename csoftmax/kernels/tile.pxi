@@ -704,7 +704,7 @@ cdef void finish_rows(
             loss[row] = 0 if task.target[first_row + row] == task.ignore_index else loss[row]
     if task.loss_f32 != NULL:
         for row in range(n_rows):
-            task.loss_f32[first_row + row] = <float>loss[row] + <float>0    # never -0.0, though it be too small for float
+            task.loss_f32[first_row + row] = <float>loss[row] + <float>0    # too small a one may be -0.0
     if task.loss_f64 != NULL:
         memcpy(task.loss_f64 + first_row, loss, n_rows * sizeof(double))
 
