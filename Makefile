@@ -99,8 +99,8 @@ thread-sanitize: $(THREAD_SANITIZED)  ## the suite under ThreadSanitizer, built 
 	cd build/thread-sanitize && $(THREAD_SANITIZED_RUN) setarch -R .venv/bin/python -m pytest -q --capture=sys \
 		$(THREAD_SANITIZED_WITHOUT)
 
-# The emulation has neither so much address space nor limits to it, /proc does not tell there who was forked, and it is too
-# slow for tests with a limit of time.
+# The emulation has neither so much address space nor limits to it, its /proc does not tell who was forked, and it is
+# too slow for tests with a limit of time.
 AARCH64_PYTEST ?= -k "not (2_to_the_31 or no_memory_is or imports_after_a_fork or flat_over or within_a_second \
 	or distilled_student)"
 aarch64-test:  ## the suite for aarch64, cross-compiled and emulated: an hour or two, on Debian
