@@ -43,11 +43,17 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 cdef enum:
-    TILE_ELEMENTS = 4096            # of a tile of rows: with its terms, half of the first-level cache
-    COLUMN_ELEMENTS = 32768         # of a tile of columns with many classes: in the second level
+    COLUMN_BYTES = 16384            # of a tile of columns: with its terms, less than the first-level cache
+    COLUMN_ELEMENTS = 32768         # of one with many classes: in the second level
+    ROW_ELEMENTS = 4096             # of a tile of rows; but it has
+    LEAST_ROWS = 32                 # so many rows, whose beginnings and ends overlap, if they fit into
+    ROW_BYTES = 131072              # which is in the second level with their terms, and if
+    LEAST_TILES = 8                 # so many tiles are left to threads
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
+    CHUNKS = 8                      # of a row that a thread takes at a time: kernels measure so many side by side
+    SHORT_CALL = 4096               # elements of a call that takes less than letting others have the interpreter
     STACK_BYTES = 16384             # scratch of small calls
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
@@ -138,7 +144,7 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
     # Classes of short rows would not fill the lanes, and each row has a sum to fold: they are transposed.
     if as_columns or n * item <= ALWAYS_LANES and not is_backward(task):
         task.orientation = COLUMNS
-        task.tile_rows = (TILE_ELEMENTS if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
+        task.tile_rows = (COLUMN_BYTES // item if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
             task.tile_rows = 16
         if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
@@ -147,8 +153,13 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
             task.tail_rows = LANES_WORTH // 2   # gathered in any case, and as columns most lanes would be empty
     else:
         task.orientation = ROWS
-        task.tile_rows = TILE_ELEMENTS // n if n < CHUNK else 1
-        if task.tile_rows < 1:
+        task.tile_rows = LEAST_ROWS if LEAST_ROWS < ROW_BYTES // item // n else ROW_BYTES // item // n
+        if task.n_rows * n >= 2 * ELEMENTS_PER_THREAD and (
+                task.tile_rows > (task.n_rows + LEAST_TILES - 1) // LEAST_TILES):
+            task.tile_rows = (task.n_rows + LEAST_TILES - 1) // LEAST_TILES
+        if task.tile_rows < ROW_ELEMENTS // n:
+            task.tile_rows = ROW_ELEMENTS // n
+        if n >= CHUNK or task.tile_rows < 1:
             task.tile_rows = 1
         if is_backward(task) and not task.x.rows and task.tile_rows < LANES_WORTH:
             task.tile_rows = LANES_WORTH    # gathered one after the other from the same cache lines
@@ -220,15 +231,15 @@ cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, char *me
     fp_leave(state)
 
 
-cdef inline void one_chunk(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t chunk, char *board,
-                           char *scratch) noexcept nogil:
-    """Steps of one chunk of a tile, whose board is shared."""
+cdef inline void few_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t chunk,
+                            Py_ssize_t end_chunk, char *board, char *scratch) noexcept nogil:
+    """Steps of some chunks of a tile, whose board is shared."""
     cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows
     cdef Py_ssize_t n_rows = task.inner - start
     cdef fp_state state = fp_enter()
     if n_rows > task.tile_rows:
         n_rows = task.tile_rows
-    kernels.tile[dtype](task, steps, tile // task.tiles_per_inner * task.inner + start, n_rows, chunk, chunk + 1,
+    kernels.tile[dtype](task, steps, tile // task.tiles_per_inner * task.inner + start, n_rows, chunk, end_chunk,
                         board, scratch)
     fp_leave(state)
 
@@ -272,7 +283,7 @@ cdef int run_chunks(const Task *task, int dtype, int n_threads, bint for_python,
     for tile in range(n_tiles):
         if not all_chunks(task, dtype, MEASURE, tile, n_threads, for_python, memory, scratch):
             return INTERRUPTED
-        one_chunk(task, dtype, FINISH, tile, 0, memory, scratch)
+        few_chunks(task, dtype, FINISH, tile, 0, 0, memory, scratch)
         if task.output != NOTHING and not all_chunks(task, dtype, WRITE, tile, n_threads, for_python, memory, scratch):
             return INTERRUPTED
     return CSOFTMAX_OK
@@ -296,13 +307,13 @@ cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile,
                       int n_threads, char *board, char *scratch) noexcept nogil:
     cdef Py_ssize_t chunk, size = task.scratch_bytes
     if n_threads == 1:
-        for chunk in range(first, last):
-            one_chunk(task, dtype, steps, tile, chunk, board, scratch)
+        few_chunks(task, dtype, steps, tile, first, last, board, scratch)
         kernels.fence()
     else:
         with parallel(num_threads=n_threads):
-            for chunk in prange(first, last, schedule="static"):
-                one_chunk(task, dtype, steps, tile, chunk, board, scratch + threadid() * size)
+            for chunk in prange(first, last, CHUNKS, schedule="static"):
+                few_chunks(task, dtype, steps, tile, chunk, chunk + CHUNKS if chunk + CHUNKS < last else last, board,
+                           scratch + threadid() * size)
             kernels.fence()
 
 
@@ -388,7 +399,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)
     task.scratch_bytes = chunk_bytes * (
-        1 + (task.n_chunks if task.keep_terms else 1) + (2 if needs_more_room(task) else 0))
+        1 + (task.n_chunks if task.keep_terms else 2) + (2 if needs_more_room(task) else 0))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
     size = task.board_bytes + task.scratch_bytes * n_threads if split else (
         (task.board_bytes + task.scratch_bytes) * n_threads)
@@ -409,7 +420,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
 cdef int call(Task *task, int dtype, int n_threads) except -1:
     """run() for Python: without the GIL, unless the task is as short as that takes."""
     cdef int status
-    if task.n_rows * task.n_classes <= TILE_ELEMENTS:
+    if task.n_rows * task.n_classes <= SHORT_CALL:
         status = run(task, dtype, n_threads, False)
     else:
         with nogil:

@@ -7,32 +7,6 @@ cdef struct Ahead:
     Py_ssize_t row_step, class_step
 
 
-cdef inline void add_lane(
-    const floating *terms, Py_ssize_t group_stride, Py_ssize_t n_groups, const floating *top, floating *sum,
-) noexcept nogil:
-    """The classes of one lane, one from each group of 16: in the order in which rows.pxi adds them."""
-    cdef int l
-    cdef const floating *p = terms
-    cdef const floating *q = terms + group_stride
-    cdef const floating *r = terms + 2 * group_stride
-    cdef const floating *s = terms + 3 * group_stride
-    if n_groups == 4:
-        for l in range(16):
-            sum[l] = ((below(p[l], top[l]) + below(q[l], top[l])) + below(r[l], top[l])) + below(s[l], top[l])
-    elif n_groups == 3:
-        for l in range(16):
-            sum[l] = (below(p[l], top[l]) + below(q[l], top[l])) + below(r[l], top[l])
-    elif n_groups == 2:
-        for l in range(16):
-            sum[l] = below(p[l], top[l]) + below(q[l], top[l])
-    elif n_groups == 1:
-        for l in range(16):
-            sum[l] = below(p[l], top[l])
-    else:
-        for l in range(16):
-            sum[l] = 0
-
-
 cdef inline void fold_lanes(double *total, double *carry, floating like) noexcept nogil:
     """Eight sums of 16 rows each, total[16 * lane + row]: all end in lane 0."""
     cdef Py_ssize_t apart, lane
@@ -52,113 +26,36 @@ cdef inline void fold_lanes(double *total, double *carry, floating like) noexcep
             total[l] += carry[l]
 
 
-cdef inline void add_blocks(
-    const floating *terms, Py_ssize_t term_stride, Py_ssize_t n_classes, const floating *top, double *total,
+cdef inline void tops_of_lanes(
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, floating *maximum,
 ) noexcept nogil:
-    """The sum of all classes: first those of the eight pairs of lanes, total[16 * lane + row]; it ends in lane 0."""
-    cdef double[128] carry
-    cdef floating[16] low, high
-    cdef Py_ssize_t block, lane, n
-    cdef const floating *p
-    cdef int l
-    for block in range(0, n_classes, 64):
-        n = n_classes - block if n_classes - block < 64 else 64
-        for lane in range(8):
-            p = terms + (block + lane) * term_stride
-            add_lane(p, 16 * term_stride, (n - lane + 15) // 16, top, &low[0])
-            add_lane(p + 8 * term_stride, 16 * term_stride, (n - lane + 7) // 16, top, &high[0])
-            if block == 0:
-                for l in range(16):
-                    total[16 * lane + l] = low[l] + high[l]
-                for l in range(16):
-                    carry[16 * lane + l] = 0
-            else:
-                for l in range(16):
-                    low[l] += high[l]
-                add_to_totals(<const floating *>&low[0], total + 16 * lane, &carry[16 * lane])
-                add_to_totals(<const floating *>&low[8], total + 16 * lane + 8, &carry[16 * lane + 8])
-    fold_lanes(total, &carry[0], low[0])
-
-
-cdef inline void sum_of_lanes(
-    const floating *terms,      # IN   (n_classes, 16)
-    Py_ssize_t term_stride,
-    Py_ssize_t n_classes,
-    const floating *top,
-    double *total,              # OUT  (128,), of which the first 16 are the sums
-) noexcept nogil:
-    cdef Py_ssize_t size = n_classes if n_classes < 8 else 8
-    cdef Py_ssize_t lane
-    cdef const floating *p
-    cdef int l
-    if n_classes > 16:
-        add_blocks(terms, term_stride, n_classes, top, total)
-        return
-    for lane in range(size):
-        p = terms + lane * term_stride
-        if lane + 8 < n_classes:
-            for l in range(16):
-                total[16 * lane + l] = below(p[l], top[l]) + below(p[l + 8 * term_stride], top[l])
-        else:
-            for l in range(16):
-                total[16 * lane + l] = below(p[l], top[l])
-    # Lanes without classes count as zeros: sums with them are left out.
-    for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
-        for l in range(16):
-            total[16 * lane + l] = 0
-    for l in range(16):
-        total[l] += total[l + 16]
-    if size > 2:
-        for l in range(16):
-            total[l] += total[l + 32] + total[l + 48]
-    if size > 4:
-        for l in range(16):
-            total[l] += (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112])
-
-
-cdef inline void measure_lanes(
-    const floating *x,          # IN   (n_classes, 16)
-    Py_ssize_t class_stride,
-    Py_ssize_t n_classes,
-    bint near,                  # a constant, and so two functions
-    const char *ahead,
-    Py_ssize_t ahead_step,
-    floating *terms,            # OUT  (n_classes, 16)
-    Py_ssize_t term_stride,
-    floating *maximum,          # OUT  (16,)
-    double *sum,                # OUT  (16,)
-    double *ties,               # OUT  (16,)
-) noexcept nogil:
-    cdef double[128] total      # (8 lanes of classes, 16 rows)
-    cdef floating[16] top, at_top, origin, least, magic, all
-    cdef floating[32] r, k, q
-    cdef Py_ssize_t j, step
-    cdef const floating *p
-    cdef floating *t
+    cdef floating[16] top
+    cdef Py_ssize_t j = 1
     cdef int l
     for l in range(16):
         top[l] = x[l]
-    j = 1
     while j + 4 <= n_classes:
         max_of_four_groups(x + j * class_stride, class_stride, &top[0])
         j += 4
     while j < n_classes:
         max_of_group(x + j * class_stride, &top[0])
         j += 1
-    for l in range(16):
-        refer(top[l], near, &origin[l], &least[l], &magic[l])
-    for l in range(16):
-        at_top[l] = <floating>unit(top[l]) if near else term(top[l], origin[l], least[l], magic[l], False)
-    for j in range(n_classes):
-        prefetch(ahead + j * ahead_step)
-        if floating is double:
-            prefetch(ahead + j * ahead_step + 64)
-    # Two classes side by side, in stages: see terms_of_block. An odd last one is computed twice.
-    j = 0
+    copy_lanes(<const floating *>&top[0], maximum)
+
+
+cdef inline void terms_of_lanes(
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, bint near, const floating *origin,
+    const floating *least, const floating *magic, floating *terms, Py_ssize_t term_stride,
+) noexcept nogil:
+    """Two classes side by side, in stages: see terms_of_block. An odd last one is computed twice."""
+    cdef floating[32] r, k, q
+    cdef Py_ssize_t j = 0, step = 1 if n_classes > 1 else 0
+    cdef const floating *p
+    cdef floating *t
+    cdef int l
     while j < n_classes:
         if j + 1 == n_classes and j:
             j -= 1
-        step = 1 if n_classes > 1 else 0
         p = x + j * class_stride
         t = terms + j * term_stride
         for l in range(16):
@@ -172,42 +69,209 @@ cdef inline void measure_lanes(
         for l in range(16):
             t[step * term_stride + l] = raised(r[16 + l], q[16 + l], k[16 + l])
         j += 2
+
+
+cdef inline void sums_of_few(
+    const floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, const floating *top,
+    double *sum,                # OUT  (16,), of the terms below top
+    floating *sum_of_all,       # OUT  (16,)
+) noexcept nogil:
+    """Up to 16 classes. Lanes without classes count as zeros: sums with them are left out."""
+    cdef double[128] total      # (8 lanes of classes, 16 rows)
+    cdef floating[16] all
+    cdef Py_ssize_t size = n_classes if n_classes < 8 else 8
+    cdef Py_ssize_t n_pairs = n_classes - 8 if n_classes > 8 else 0
+    cdef Py_ssize_t lane
+    cdef const floating *p
+    cdef const floating *q
+    cdef int l
     for l in range(16):
         all[l] = 0
-    for j in range(n_classes):
-        p = <const floating *>terms + j * term_stride
+    for lane in range(n_pairs):
+        p = terms + lane * stride
+        q = p + 8 * stride
+        for l in range(16):
+            total[16 * lane + l] = below(p[l], top[l]) + below(q[l], top[l])
+        for l in range(16):
+            all[l] += p[l] + q[l]
+    for lane in range(n_pairs, size):
+        p = terms + lane * stride
+        for l in range(16):
+            total[16 * lane + l] = below(p[l], top[l])
         for l in range(16):
             all[l] += p[l]
-    sum_of_lanes(<const floating *>terms, term_stride, n_classes, <const floating *>&at_top[0], &total[0])
+    for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
+        for l in range(16):
+            total[16 * lane + l] = 0
     for l in range(16):
-        sum[l] = total[l] * (1 / unit(top[l]))
+        sum_of_all[l] = all[l]
+    if size <= 2:
+        for l in range(16):
+            sum[l] = total[l] + total[l + 16]
+    elif size <= 4:
+        for l in range(16):
+            sum[l] = (total[l] + total[l + 16]) + (total[l + 32] + total[l + 48])
+    else:
+        for l in range(16):
+            sum[l] = ((total[l] + total[l + 16]) + (total[l + 32] + total[l + 48])) + (
+                (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112]))
+
+
+cdef inline void add_groups(
+    const floating *terms,      # IN   (16 * n_groups, 16)
+    Py_ssize_t stride,
+    int n_groups,               # at most 4; a constant
+    bint first,                 # a constant: there are no totals yet
+    const floating *top,
+    double *total,              # (8 lanes of classes, 16 rows)
+    double *carry,
+    floating *all,              # INOUT (16,)
+) noexcept nogil:
+    cdef floating[16] low, high
+    cdef Py_ssize_t lane
+    cdef Py_ssize_t step = 16 * stride
+    cdef const floating *p
+    cdef const floating *q
+    cdef int l
+    for lane in range(8):
+        p = terms + lane * stride
+        q = p + 8 * stride
+        for l in range(16):
+            low[l] = below(p[l], top[l])
+            high[l] = below(q[l], top[l])
+            all[l] += p[l] + q[l]
+            if n_groups > 1:
+                low[l] += below(p[l + step], top[l])
+                high[l] += below(q[l + step], top[l])
+                all[l] += p[l + step] + q[l + step]
+            if n_groups > 2:
+                low[l] += below(p[l + 2 * step], top[l])
+                high[l] += below(q[l + 2 * step], top[l])
+                all[l] += p[l + 2 * step] + q[l + 2 * step]
+            if n_groups > 3:
+                low[l] += below(p[l + 3 * step], top[l])
+                high[l] += below(q[l + 3 * step], top[l])
+                all[l] += p[l + 3 * step] + q[l + 3 * step]
+            low[l] += high[l]
+        if first:
+            for l in range(16):
+                total[16 * lane + l] = low[l]
+            if floating is double:
+                for l in range(16):
+                    carry[16 * lane + l] = 0
+        else:
+            add_to_totals(<const floating *>&low[0], total + 16 * lane, carry + 16 * lane)
+            add_to_totals(<const floating *>&low[8], total + 16 * lane + 8, carry + 16 * lane + 8)
+
+
+cdef inline void add_block(
+    const floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, bint first, const floating *top, double *total,
+    double *carry, floating *all,
+) noexcept nogil:
+    """What is left of n_classes, at most 64 of them."""
+    if n_classes > 48:
+        add_groups(terms, stride, 4, first, top, total, carry, all)
+    elif n_classes > 32:
+        add_groups(terms, stride, 3, first, top, total, carry, all)
+    elif n_classes > 16:
+        add_groups(terms, stride, 2, first, top, total, carry, all)
+    else:
+        add_groups(terms, stride, 1, first, top, total, carry, all)
+
+
+cdef inline void sums_of_many(
+    const floating *terms,      # IN   (n_classes up to a multiple of 16, 16), zeros behind the last class
+    Py_ssize_t stride, Py_ssize_t n_classes, const floating *top,
+    double *sum,                # OUT  (16,), of the terms below top
+    floating *sum_of_all,       # OUT  (16,)
+) noexcept nogil:
+    """In the order of rows.pxi."""
+    cdef double[128] total, carry       # (8 lanes of classes, 16 rows)
+    cdef floating[16] all
+    cdef Py_ssize_t block = 64
+    cdef int l
     for l in range(16):
-        ties[l] = ties_of(total[l], all[l], at_top[l])
+        all[l] = 0
+    add_block(terms, stride, n_classes, True, top, &total[0], &carry[0], &all[0])
+    while block + 64 <= n_classes:
+        add_groups(terms + block * stride, stride, 4, False, top, &total[0], &carry[0], &all[0])
+        block += 64
+    if block < n_classes:
+        add_block(terms + block * stride, stride, n_classes - block, False, top, &total[0], &carry[0], &all[0])
+    fold_lanes(&total[0], &carry[0], top[0])
     for l in range(16):
-        maximum[l] = top[l]
+        sum[l] = total[l]
+    for l in range(16):
+        sum_of_all[l] = all[l]
+
+
+cdef inline void sums_of_lanes(
+    floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, bint near, const floating *top, double *sum,
+    floating *sum_of_all,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef int l
+    if near or n_classes <= 16:
+        sums_of_few(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
+        return
+    for j in range(n_classes, (n_classes + 15) // 16 * 16):
+        for l in range(16):
+            terms[j * stride + l] = 0
+    sums_of_many(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
+
+
+cdef inline void measure_tile(
+    const floating *x,          # IN   (n_classes, n_rows)
+    Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows,
+    bint near,                  # a constant, and so two functions
+    const Ahead *ahead,
+    floating *terms,            # OUT  (n_classes, n_rows)
+    floating *maximum, double *sum, double *ties,
+) noexcept nogil:
+    """In phases: what is computed once per row is a chain of steps, and those of other rows overlap with it."""
+    cdef floating[256] origin, least, magic, at_top, all
+    cdef floating unit_term = <floating>unit(x[0])      # the term of a near row's maximum
+    cdef Py_ssize_t row, j
+    cdef int l
+    for row in range(0, n_rows, 16):
+        tops_of_lanes(x + row, class_stride, n_classes, maximum + row)
+    for row in range(0, n_rows, 16):
+        for l in range(16):
+            refer(maximum[row + l], near, &origin[row + l], &least[row + l], &magic[row + l])
+        for l in range(16):
+            at_top[row + l] = unit_term if near else (
+                term(maximum[row + l], origin[row + l], least[row + l], magic[row + l], False))
+    for row in range(0, n_rows, 16):
+        for j in range(n_classes):
+            prefetch(ahead.start + row * ahead.row_step + j * ahead.class_step)
+            if floating is double:
+                prefetch(ahead.start + row * ahead.row_step + j * ahead.class_step + 64)
+        terms_of_lanes(x + row, class_stride, n_classes, near, &origin[row], &least[row], &magic[row], terms + row,
+                       n_rows)
+        sums_of_lanes(terms + row, n_rows, n_classes, near, &at_top[row], sum + row, &all[row])
+    for row in range(0, n_rows, 16):
+        for l in range(16):
+            ties[row + l] = ties_of(sum[row + l], all[row + l], unit_term if near else at_top[row + l])
+        for l in range(16):
+            sum[row + l] *= 1 / unit(unit_term)
 
 
 cdef void measure_columns(
     const floating *x,          # IN   (n_classes, n_rows)
     Py_ssize_t class_stride,
     Py_ssize_t n_classes,
-    Py_ssize_t n_rows,          # a multiple of 16
+    Py_ssize_t n_rows,          # a multiple of 16, at most MAX_TILE_ROWS
     bint near,
     const Ahead *ahead,
-    floating *terms,            # OUT  (n_classes, n_rows)
+    floating *terms,            # OUT  (n_classes, n_rows), room for a multiple of 16 classes
     floating *maximum,          # OUT  (n_rows,)
     double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
     double *ties,               # OUT  (n_rows,), how many other classes share it
 ) noexcept nogil:
-    cdef Py_ssize_t row = 0
-    while row < n_rows:
-        if near:
-            measure_lanes(x + row, class_stride, n_classes, True, ahead.start + row * ahead.row_step, ahead.class_step,
-                          terms + row, n_rows, maximum + row, sum + row, ties + row)
-        else:
-            measure_lanes(x + row, class_stride, n_classes, False, ahead.start + row * ahead.row_step, ahead.class_step,
-                          terms + row, n_rows, maximum + row, sum + row, ties + row)
-        row += 16
+    if near:
+        measure_tile(x, class_stride, n_classes, n_rows, True, ahead, terms, maximum, sum, ties)
+    else:
+        measure_tile(x, class_stride, n_classes, n_rows, False, ahead, terms, maximum, sum, ties)
 
 
 cdef inline void cost_of_lane(

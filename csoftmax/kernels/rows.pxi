@@ -185,39 +185,51 @@ cdef void measure_rows(
     Py_ssize_t n_classes,
     Py_ssize_t row_stride,
     Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
-    Py_ssize_t term_stride,     # 0: the terms of one row are scrap for the next
-    floating *terms,            # OUT  (n_rows, term_stride)
+    bint keep_terms,
+    Py_ssize_t term_stride,
+    floating *terms,            # OUT  (n_rows, term_stride), or scrap of (2, term_stride) if they are not kept
     floating *maximum,          # OUT  (n_rows,)
     double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
     double *ties,               # OUT  (n_rows,), how many other classes share it
 ) noexcept nogil:
     """In phases: the ends of rows (folds) overlap with the beginnings of others, and are vectors over rows."""
-    cdef floating[8] top, origin, least, magic, at_top
+    cdef floating[16] top, origin, least, magic, at_top     # (2, FOLD): of these rows and of the coming ones
     cdef double[8] below_top, equal
     cdef double[64] totals, carries
     cdef floating[128] alls
     cdef floating[64] all_eights
     cdef floating[32] all_fours
     cdef floating[16] all_twos
-    cdef Py_ssize_t first = 0, n, row
+    cdef Py_ssize_t first, coming, n, row, side
     cdef int l
-    cdef const floating *p
     cdef floating *t
-    for l in range(8):
+    for l in range(16):
         top[l] = 0
-    while first < n_rows:
+    for coming in range(0, n_rows + 8, 8):      # by FOLD
+        # The maxima of rows and what follows from them are chains of steps, beside the terms of the rows before.
+        if coming < n_rows:
+            n = n_rows - coming if n_rows - coming < FOLD else FOLD
+            side = coming % 16
+            max_of_rows(x + coming * row_stride, n, n_classes, row_stride, &top[side])
+            for l in range(8):
+                refer(top[side + l], False, &origin[side + l], &least[side + l], &magic[side + l])
+            for l in range(8):
+                at_top[side + l] = term(top[side + l], origin[side + l], least[side + l], magic[side + l], False)
+        first = coming - FOLD
+        if first < 0:
+            continue
+        side = first % 16
         n = n_rows - first if n_rows - first < FOLD else FOLD
-        max_of_rows(x + first * row_stride, n, n_classes, row_stride, &top[0])
-        for l in range(8):
-            refer(top[l], False, &origin[l], &least[l], &magic[l])
-        for l in range(8):
-            at_top[l] = term(top[l], origin[l], least[l], magic[l], False)
-        for row in range(n):
-            p = x + (first + row) * row_stride
-            t = terms + (first + row) * term_stride
-            terms_of_row(p, n_classes, ahead, origin[row], least[row], magic[row], t)
-            sums_of_row(<const floating *>t, n_classes, at_top[row], &totals[8 * row], &carries[8 * row],
-                        &alls[16 * row])
+        # The sums of a row wait for its terms: meanwhile those of the next one are computed.
+        for row in range(n + 1):
+            t = terms + (first + row if keep_terms else row % 2) * term_stride
+            if row < n:
+                terms_of_row(x + (first + row) * row_stride, n_classes, ahead, origin[side + row], least[side + row],
+                             magic[side + row], t)
+            if row > 0:
+                t = terms + (first + row - 1 if keep_terms else (row - 1) % 2) * term_stride
+                sums_of_row(<const floating *>t, n_classes, at_top[side + row - 1], &totals[8 * (row - 1)],
+                            &carries[8 * (row - 1)], &alls[16 * (row - 1)])
         fold_rows(<const double *>&totals[0], <const double *>&carries[0], n_classes > 16, &below_top[0],
                   top[0])
         for l in range(64):
@@ -227,12 +239,11 @@ cdef void measure_rows(
         for l in range(16):
             all_twos[l] = all_fours[2 * l] + all_fours[2 * l + 1]
         for l in range(8):
-            equal[l] = ties_of(below_top[l], all_twos[2 * l] + all_twos[2 * l + 1], at_top[l])
+            equal[l] = ties_of(below_top[l], all_twos[2 * l] + all_twos[2 * l + 1], at_top[side + l])
         for row in range(n):
-            maximum[first + row] = top[row]
-            sum[first + row] = below_top[row] * (1 / unit(top[row]))
+            maximum[first + row] = top[side + row]
+            sum[first + row] = below_top[row] * (1 / unit(top[0]))
             ties[first + row] = equal[row]
-        first += FOLD
 
 
 cdef inline void add_costs(

@@ -80,9 +80,9 @@ cdef struct Task:
     Layout other            # if has_added, has_probabilities, or backward
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
-# steps tell each other, board_size() bytes; scratch belongs to the thread: room for a part's logits, for its terms, or
-# with keep_terms for those of all chunks, and twice as much again where there are masses or something is added.
-# Both are aligned to 64 bytes.
+# steps tell each other, board_size() bytes. Scratch belongs to the thread: room for a part's logits, twice for terms or
+# with keep_terms for those of all chunks, and twice more where there are masses or something is added. Both are aligned
+# to 64 bytes.
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
     Py_ssize_t end_chunk, char *board, char *scratch,
@@ -91,11 +91,11 @@ ctypedef void (*tile_function)(
 cdef inline Py_ssize_t room_size(const Task *task, Orientation orientation, Py_ssize_t width) noexcept nogil:
     """Elements of scratch for a part of so many rows, its logits or its terms.
 
-    Whole blocks of 64 as ROWS, where zeros fill up the sums. The 32 at the end keep rooms from lying at multiples of
-    4096 bytes from each other, where a load waits for the store to another room before it.
+    Whole blocks of 64 classes as ROWS, of 16 as COLUMNS, where zeros fill up the sums. The 32 at the end keep rooms
+    from lying at multiples of 4096 bytes from each other, where a load waits for the store to another room before it.
     """
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
-    return ((n + 63) // 64 * 64 if orientation == ROWS else n) * width + 32
+    return ((n + 63) // 64 * 64 if orientation == ROWS else (n + 15) // 16 * 16) * width + 32
 
 cdef enum RowNumber:        # what a single row is asked for
     LOGSUMEXP

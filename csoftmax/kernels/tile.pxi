@@ -447,8 +447,8 @@ cdef void measure(
     if part.orientation == COLUMNS:
         measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, terms, maximum, sum, ties)
     else:
-        measure_rows(x, part.n_rows, n, stride, part.n_rows * stride if n == task.n_classes else n,
-                     part.term_stride if task.keep_terms else 0, terms, maximum, sum, ties)
+        measure_rows(x, part.n_rows, n, stride, part.n_rows * (stride if n == task.n_classes else n),
+                     task.keep_terms, part.term_stride, terms, maximum, sum, ties)
     if not find_special(<const floating *>maximum, <const double *>ties, part.n_rows):
         return
     for row in range(part.n_rows):
@@ -508,26 +508,47 @@ cdef void measure_masses(
                 cost[row] += of_class * (maximum[row] - distance if maximum[row] > -INFINITY else <floating>INFINITY)
 
 
-cdef void measure_chunk(
-    const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk, floating *room,
-    floating *terms, floating *mass_room, floating *spare,
+cdef Py_ssize_t side_by_side(
+    const Task *task, Py_ssize_t n_rows, Py_ssize_t chunk, Py_ssize_t end_chunk,
+) noexcept nogil:
+    """How many chunks from `chunk` on are measured together: whole ones of a single row, as if they were rows."""
+    cdef Py_ssize_t n = task.n_classes // CHUNK - chunk
+    if n_rows > 1 or not task.x.rows or task.has_added or task.temperature != 1 or task.orientation == COLUMNS:
+        return 1
+    n = n if n < end_chunk - chunk else end_chunk - chunk
+    n = n if n < FOLD else FOLD
+    return n if n > 1 else 1
+
+
+cdef void measure_chunks(
+    const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
+    Py_ssize_t n_chunks,        # side_by_side()
+    floating *room, floating *terms, floating *mass_room, floating *spare,
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk)
-    cdef Py_ssize_t stride = 0, row, target
+    cdef Py_ssize_t first = chunk * part.width, stride = 0, row, target, i
     cdef const floating *x = take_logits(task, &part, room, spare, False, &stride)
     cdef Py_ssize_t row_step = stride if part.orientation == ROWS else 1
     cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else stride
     cdef const int64_t *targets
     cdef floating *at_target = <floating *>board.at_target
-    measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + chunk * part.width,
-            board.chunk_sum + chunk * part.width, board.chunk_ties + chunk * part.width)
+    if n_chunks > 1:
+        part.n_rows = n_chunks
+        part.term_stride = room_size(task, ROWS, 1)
+        stride = CHUNK
+    measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + first, board.chunk_sum + first,
+            board.chunk_ties + first)
+    part.n_rows = n_rows
     if has_masses(task):
-        measure_masses(task, board, &part, chunk, x, stride, mass_room, spare)
+        for i in range(n_chunks):
+            part.first_class = (chunk + i) * CHUNK
+            measure_masses(task, board, &part, chunk + i, x + i * CHUNK, stride, mass_room, spare)
+        part.first_class = chunk * CHUNK
     if task.target != NULL:
         targets = task.target + first_row
         for row in range(n_rows):
             target = place_of(targets[row], task.n_classes) - part.first_class
-            if 0 <= target < part.n_classes:
+            if 0 <= target < part.n_classes + (n_chunks - 1) * CHUNK:
                 at_target[row] = x[row * row_step + target * class_step]
 
 
@@ -634,8 +655,12 @@ cdef void finish_rows(
         if task.output == GRADIENT:
             for row in range(width):
                 numerator[row] = masses.scale[row] * (masses.of_target[row] + masses.shared[row])
-        for row in range(width):
-            top[row] = term_at(maximum[row], maximum[row], near)
+        if near:
+            for row in range(width):
+                top[row] = <floating>unit(like)
+        else:
+            for row in range(width):
+                top[row] = term_at(maximum[row], maximum[row], False)
         for row in range(width):
             share(numerator[row], top[row], sum[row], ties[row], &factor[row], &factor_low[row])
         memcpy(board.factor, factor, width * sizeof(double))
@@ -952,16 +977,19 @@ cdef inline void run_tile(
     cdef Py_ssize_t step = size if task.keep_terms else 0
     cdef floating *room = <floating *>scratch
     cdef floating *terms = room + size
-    cdef floating *mass_room = terms + size + step * (n_chunks - 1)
+    cdef floating *mass_room = terms + (n_chunks if task.keep_terms else 2) * size
     cdef floating *spare = mass_room + size
-    cdef Py_ssize_t chunk
+    cdef Py_ssize_t chunk, n
     if task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD:
         for chunk in range(n_rows):
             backward_row(task, first_row + chunk, room)
         return
     if steps & MEASURE:
-        for chunk in range(first_chunk, end_chunk):
-            measure_chunk(task, &board, first_row, n_rows, chunk, room, terms + chunk * step, mass_room, spare)
+        chunk = first_chunk
+        while chunk < end_chunk:
+            n = side_by_side(task, n_rows, chunk, end_chunk)
+            measure_chunks(task, &board, first_row, n_rows, chunk, n, room, terms + chunk * step, mass_room, spare)
+            chunk += n
     if steps & FINISH:
         finish_rows(task, &board, first_row, n_rows, part.width, n_chunks, like)
     if steps & WRITE and task.output != NOTHING:
