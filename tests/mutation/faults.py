@@ -107,12 +107,30 @@ FAULTS = [
         "add_exactly(total, carry, total + 1, carry + 1, 2, 4,",
         "add_exactly(total, carry, total + 4, carry + 4, 1, 4,",
     ),
+    (
+        "terms refer to the maxima of the coming rows",
+        KERNELS + "rows.pxi",
+        "        side = first % 16\n",
+        "        side = coming % 16\n",
+    ),
+    (
+        "terms that are not kept overwrite those of the row before",
+        KERNELS + "rows.pxi",
+        "(first + row if keep_terms else row % 2)",
+        "(first + row if keep_terms else (row - 1) % 2)",
+    ),
     # ---- columns ----
     (
         "a lane of three groups loses its third",
         KERNELS + "columns.pxi",
-        "sum[l] = (below(p[l], top[l]) + below(q[l], top[l])) + below(r[l], top[l])",
-        "sum[l] = below(p[l], top[l]) + below(q[l], top[l])",
+        "            if n_groups > 2:",
+        "            if n_groups > 3:",
+    ),
+    (
+        "sums of columns take what lies behind the last class",
+        KERNELS + "columns.pxi",
+        "            terms[j * stride + l] = 0\n",
+        "            terms[j * stride + l] = terms[l]\n",
     ),
     (
         "the cost of a class counts twice",
@@ -121,6 +139,12 @@ FAULTS = [
         "for j in range(0, n_left, 16):",
     ),
     # ---- tiles ----
+    (
+        "of chunks measured together only the first has a target",
+        KERNELS + "tile.pxi",
+        "if 0 <= target < part.n_classes + (n_chunks - 1) * CHUNK:",
+        "if 0 <= target < part.n_classes:",
+    ),
     (
         "gathered rows have the stride of classes",
         KERNELS + "tile.pxi",
