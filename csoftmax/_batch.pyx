@@ -18,7 +18,7 @@ from csoftmax import _isa
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
     MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Kernels, Layout,
-    Output, RowNumber, State, Steps, Task, room_size,
+    Output, RowNumber, State, Steps, Task, room_size, term_rooms,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -43,16 +43,15 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 cdef enum:
-    COLUMN_BYTES = 16384            # of a tile of columns: with its terms, less than the first-level cache
+    COLUMN_BYTES = 16384            # of a tile of columns: in the first-level cache, with its terms
     COLUMN_ELEMENTS = 32768         # of one with many classes: in the second level
     ROW_ELEMENTS = 4096             # of a tile of rows; but it has
     LEAST_ROWS = 32                 # so many rows, whose beginnings and ends overlap, if they fit into
     ROW_BYTES = 131072              # which is in the second level with their terms, and if
-    LEAST_TILES = 8                 # so many tiles are left to threads
+    LEAST_TILES = 4                 # so many tiles are left to each thread
     ELEMENTS_PER_THREAD = 32768     # below, a second thread costs more than it brings
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
-    CHUNKS = 8                      # of a row that a thread takes at a time: kernels measure so many side by side
     SHORT_CALL = 4096               # elements of a call that takes less than letting others have the interpreter
     STACK_BYTES = 16384             # scratch of small calls
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
@@ -125,10 +124,11 @@ cdef inline void find_lanes(Layout *a, const Task *task, Py_ssize_t item) noexce
     a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0
 
 
-cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
+cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil:
     """Choose how tiles lie and how large they are. Nothing here changes a result."""
     cdef Py_ssize_t n = task.n_classes
     cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
+    cdef Py_ssize_t least_tiles
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
         and not is_backward(task)
@@ -154,9 +154,9 @@ cdef void plan(Task *task, Py_ssize_t item) noexcept nogil:
     else:
         task.orientation = ROWS
         task.tile_rows = LEAST_ROWS if LEAST_ROWS < ROW_BYTES // item // n else ROW_BYTES // item // n
-        if task.n_rows * n >= 2 * ELEMENTS_PER_THREAD and (
-                task.tile_rows > (task.n_rows + LEAST_TILES - 1) // LEAST_TILES):
-            task.tile_rows = (task.n_rows + LEAST_TILES - 1) // LEAST_TILES
+        least_tiles = LEAST_TILES * n_threads if n_threads > 1 else 1
+        if task.tile_rows > (task.n_rows + least_tiles - 1) // least_tiles:
+            task.tile_rows = (task.n_rows + least_tiles - 1) // least_tiles
         if task.tile_rows < ROW_ELEMENTS // n:
             task.tile_rows = ROW_ELEMENTS // n
         if n >= CHUNK or task.tile_rows < 1:
@@ -305,15 +305,15 @@ cdef bint all_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, 
 
 cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t first, Py_ssize_t last,
                       int n_threads, char *board, char *scratch) noexcept nogil:
-    cdef Py_ssize_t chunk, size = task.scratch_bytes
+    cdef Py_ssize_t share, size = task.scratch_bytes
     if n_threads == 1:
         few_chunks(task, dtype, steps, tile, first, last, board, scratch)
         kernels.fence()
     else:
         with parallel(num_threads=n_threads):
-            for chunk in prange(first, last, CHUNKS, schedule="static"):
-                few_chunks(task, dtype, steps, tile, chunk, chunk + CHUNKS if chunk + CHUNKS < last else last, board,
-                           scratch + threadid() * size)
+            for share in prange(n_threads, schedule="static"):
+                few_chunks(task, dtype, steps, tile, first + (last - first) * share // n_threads,
+                           first + (last - first) * (share + 1) // n_threads, board, scratch + threadid() * size)
             kernels.fence()
 
 
@@ -381,7 +381,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     if has_few_rows(task, item):
         run_rows(task, dtype)
         return CSOFTMAX_OK
-    plan(task, item)
+    plan(task, item, threads_for(task.n_rows * task.n_classes, task.n_rows, n_threads))
     n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
     split = task.n_chunks > 1 and not is_backward(task) and (
@@ -399,7 +399,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)
     task.scratch_bytes = chunk_bytes * (
-        1 + (task.n_chunks if task.keep_terms else 2) + (2 if needs_more_room(task) else 0))
+        1 + term_rooms(task) + (2 if needs_more_room(task) else 0))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
     size = task.board_bytes + task.scratch_bytes * n_threads if split else (
         (task.board_bytes + task.scratch_bytes) * n_threads)

@@ -225,7 +225,7 @@ cdef inline void measure_tile(
     Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows,
     bint near,                  # a constant, and so two functions
     const Ahead *ahead,
-    floating *terms,            # OUT  (n_classes, n_rows)
+    floating *terms,            # OUT  (n_classes, n_rows), zeros behind them up to a multiple of 16 classes
     floating *maximum, double *sum, double *ties,
 ) noexcept nogil:
     """In phases: what is computed once per row is a chain of steps, and those of other rows overlap with it."""
@@ -263,7 +263,7 @@ cdef void measure_columns(
     Py_ssize_t n_rows,          # a multiple of 16, at most MAX_TILE_ROWS
     bint near,
     const Ahead *ahead,
-    floating *terms,            # OUT  (n_classes, n_rows), room for a multiple of 16 classes
+    floating *terms,            # OUT  (n_classes up to a multiple of 16, n_rows)
     floating *maximum,          # OUT  (n_rows,)
     double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
     double *ties,               # OUT  (n_rows,), how many other classes share it

@@ -80,9 +80,8 @@ cdef struct Task:
     Layout other            # if has_added, has_probabilities, or backward
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
-# steps tell each other, board_size() bytes. Scratch belongs to the thread: room for a part's logits, twice for terms or
-# with keep_terms for those of all chunks, and twice more where there are masses or something is added. Both are aligned
-# to 64 bytes.
+# steps tell each other, board_size() bytes. Scratch belongs to the thread: a room for a part's logits, term_rooms(), and two
+# more where there are masses or something is added. Both are aligned to 64 bytes.
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
     Py_ssize_t end_chunk, char *board, char *scratch,
@@ -96,6 +95,10 @@ cdef inline Py_ssize_t room_size(const Task *task, Orientation orientation, Py_s
     """
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
     return ((n + 63) // 64 * 64 if orientation == ROWS else (n + 15) // 16 * 16) * width + 32
+
+cdef inline Py_ssize_t term_rooms(const Task *task) noexcept nogil:
+    """How many rooms hold terms: of all chunks, or of one; of two where chunks are measured as rows."""
+    return task.n_chunks if task.keep_terms else 2 if task.n_chunks > 1 else 1
 
 cdef enum RowNumber:        # what a single row is asked for
     LOGSUMEXP

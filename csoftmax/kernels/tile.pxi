@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
     MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Kernels, Layout, Orientation,
-    Output, RowNumber, State, Steps, Task, room_size,
+    Output, RowNumber, State, Steps, Task, room_size, term_rooms,
 )
 
 cdef extern from "lanes.h" nogil:
@@ -532,7 +532,7 @@ cdef void measure_chunks(
     cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else stride
     cdef const int64_t *targets
     cdef floating *at_target = <floating *>board.at_target
-    if n_chunks > 1:
+    if n_chunks > 1:            # the part's rows are chunks, each with its own room for terms
         part.n_rows = n_chunks
         part.term_stride = room_size(task, ROWS, 1)
         stride = CHUNK
@@ -977,7 +977,7 @@ cdef inline void run_tile(
     cdef Py_ssize_t step = size if task.keep_terms else 0
     cdef floating *room = <floating *>scratch
     cdef floating *terms = room + size
-    cdef floating *mass_room = terms + (n_chunks if task.keep_terms else 2) * size
+    cdef floating *mass_room = terms + term_rooms(task) * size
     cdef floating *spare = mass_room + size
     cdef Py_ssize_t chunk, n
     if task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD:
