@@ -121,7 +121,6 @@ def distance(got, want, dtype, scale=0):
 
 def libraries():
     """Name and a function from a row to its results."""
-    import csoftmax
 
     def ours(row):
         target = [int(np.argmax(row))]
