@@ -38,8 +38,10 @@ def once(work, n):
 
 # Seconds until the threads of the library that had the turn before have stopped spinning.
 PAUSE, PAUSE_AFTER = 0.01, {"ONNX Runtime": 0.1, "ONNX Runtime fresh": 0.1}
-LONG = 0.05  # seconds of a call that needs no other before it, to wake threads
-TINY_CALLS = 100  # at least, of a tiny call: threads that it wakes are to be awake
+# Seconds of calls before the one that is measured: threads that they wake may share a processor until the scheduler's
+# next tick, 4 ms later. A LONG call needs none.
+WAKING, LONG = 0.01, 0.05
+TINY_CALLS = 100  # at least, of a tiny call
 
 
 def measure(table, budget, least_rounds, least_calls):
@@ -52,7 +54,7 @@ def measure(table, budget, least_rounds, least_calls):
         calls[name] = max(least_calls, int(100e-6 / max(first, 1e-9)))
         if calls[name] > 1:
             calls[name] = max(least_calls, int(200e-6 / max(once(work, calls[name]), 1e-9)))
-        before[name] = 0 if first > LONG else max(1, least_calls // 4)
+        before[name] = 0 if first > LONG else max(1, int(WAKING / max(once(work, 1), 1e-6)))
         pauses[name] = PAUSE_AFTER.get(previous, PAUSE)
         previous = name
     seconds = {name: [] for name in table}

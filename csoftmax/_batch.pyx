@@ -56,7 +56,10 @@ cdef enum:
     STACK_BYTES = 16384             # scratch of small calls
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
-cdef Py_ssize_t STREAM_BYTES = 16 << 20     # an output of this size does not stay in the cache
+# An output of this size does not stay in the cache. That of rows may be larger: fetched before it is written, which for
+# columns would take the cache from the tile, it comes and goes as fast.
+cdef Py_ssize_t STREAM_BYTES = 16 << 20, STREAM_ROW_BYTES = 56 << 20
+cdef Py_ssize_t FETCH_BYTES = 6 << 20       # one of this size is far from the second level
 
 cdef enum:
     INTERRUPTED = -1                # beside the CSOFTMAX_ statuses: an exception is set
@@ -128,7 +131,7 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
     """Choose how tiles lie and how large they are. Nothing here changes a result."""
     cdef Py_ssize_t n = task.n_classes
     cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
-    cdef Py_ssize_t least_tiles
+    cdef Py_ssize_t least_tiles, size
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
         and not is_backward(task)
@@ -167,8 +170,11 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
         task.tile_rows = MAX_TILE_ROWS
     task.tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
     task.n_chunks = (n + CHUNK - 1) // CHUNK
-    task.stream = task.output != NOTHING and not is_backward(task) and (task.out.columns or task.out.rows) and (
-        task.n_rows * n * item >= STREAM_BYTES)
+    if task.output != NOTHING and not is_backward(task):
+        size = task.n_rows * n * item
+        task.stream = (task.out.columns or task.out.rows) and size >= (
+            STREAM_ROW_BYTES if task.orientation == ROWS and task.n_chunks == 1 else STREAM_BYTES)
+        task.fetch_output = not task.stream and task.out.rows and task.n_chunks == 1 and size >= FETCH_BYTES
 
 
 cdef enum:

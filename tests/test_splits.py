@@ -99,6 +99,17 @@ def test_same_bits_for_every_split_of_the_batch_with_options_too(rng, dtype, sha
         assert different(together, whole) == []
 
 
+@pytest.mark.parametrize("shape", [(20_000, 100), (60_000, 40), (15_000, 1000)])
+def test_outputs_that_are_fetched_or_go_past_the_cache_have_the_bits_of_their_parts(
+    rng, dtype, shape
+):
+    x, out = logits_of(rng, shape, dtype), np.empty(shape, dtype)
+    for function in (csoftmax.softmax, csoftmax.log_softmax):
+        assert function(x, out=out) is out
+        for part in (slice(0, 333), slice(shape[0] // 2, shape[0] // 2 + 500), slice(-777, None)):
+            assert same_bits(function(x[part]), out[part])
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_gradient_that_does_not_fit_in_the_cache_has_the_bits_of_its_parts(rng, axis):
     shape = (70, 30_001) if axis else (30_001, 70)

@@ -1,10 +1,16 @@
 # Tiles whose rows are lanes: a class axis that is not the last one, and rows of few classes, transposed.
 # The order of every sum is that of rows.pxi, so that the answer does not depend on the layout.
 
-cdef struct Ahead:
-    # Where the next tile lies, which is fetched while this one is computed; steps in bytes between rows and classes.
-    const char *start
-    Py_ssize_t row_step, class_step
+cdef struct Fetched:            # a tile elsewhere, brought into the cache meanwhile: the next one, or this one's output
+    const char *start           # NULL: nothing
+    Py_ssize_t row_step, class_step     # in bytes
+
+
+cdef inline void fetch_lanes(const Fetched *a, Py_ssize_t row, Py_ssize_t n_classes, floating like) noexcept nogil:
+    """Sixteen rows of it."""
+    cdef Py_ssize_t j
+    for j in range(n_classes if a.start != NULL else 0):
+        fetch_block(a.start + row * a.row_step + j * a.class_step, 16 * sizeof(floating))
 
 
 cdef inline void fold_lanes(double *total, double *carry, floating like) noexcept nogil:
@@ -225,14 +231,15 @@ cdef inline void measure_tile(
     const floating *x,          # IN   (n_classes, n_rows)
     Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows,
     bint near,                  # a constant, and so two functions
-    const Ahead *ahead,
+    const Fetched *ahead,
+    const Fetched *output,
     floating *terms,            # OUT  (n_classes, n_rows), zeros behind them up to a multiple of 16 classes
     floating *maximum, double *sum, double *ties,
 ) noexcept nogil:
     """In phases: what is computed once per row is a chain of steps, and those of other rows overlap with it."""
     cdef floating[256] origin, least, magic, at_top, all
     cdef floating unit_term = <floating>unit(x[0])      # the term of a near row's maximum
-    cdef Py_ssize_t row, j
+    cdef Py_ssize_t row
     cdef int l
     for row in range(0, n_rows, 16):
         tops_of_lanes(x + row, class_stride, n_classes, maximum + row)
@@ -243,10 +250,8 @@ cdef inline void measure_tile(
             at_top[row + l] = unit_term if near else (
                 term(maximum[row + l], origin[row + l], least[row + l], magic[row + l], False))
     for row in range(0, n_rows, 16):
-        for j in range(n_classes):
-            prefetch(ahead.start + row * ahead.row_step + j * ahead.class_step)
-            if floating is double:
-                prefetch(ahead.start + row * ahead.row_step + j * ahead.class_step + 64)
+        fetch_lanes(ahead, row, n_classes, unit_term)
+        fetch_lanes(output, row, n_classes, unit_term)
         terms_of_lanes(x + row, class_stride, n_classes, near, &origin[row], &least[row], &magic[row], terms + row,
                        n_rows)
         sums_of_lanes(terms + row, n_rows, n_classes, near, &at_top[row], sum + row, &all[row])
@@ -263,16 +268,17 @@ cdef void measure_columns(
     Py_ssize_t n_classes,
     Py_ssize_t n_rows,          # a multiple of 16, at most MAX_TILE_ROWS
     bint near,
-    const Ahead *ahead,
+    const Fetched *ahead,
+    const Fetched *output,
     floating *terms,            # OUT  (n_classes up to a multiple of 16, n_rows)
     floating *maximum,          # OUT  (n_rows,)
     double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
     double *ties,               # OUT  (n_rows,), how many other classes share it
 ) noexcept nogil:
     if near:
-        measure_tile(x, class_stride, n_classes, n_rows, True, ahead, terms, maximum, sum, ties)
+        measure_tile(x, class_stride, n_classes, n_rows, True, ahead, output, terms, maximum, sum, ties)
     else:
-        measure_tile(x, class_stride, n_classes, n_rows, False, ahead, terms, maximum, sum, ties)
+        measure_tile(x, class_stride, n_classes, n_rows, False, ahead, output, terms, maximum, sum, ties)
 
 
 cdef inline void cost_of_lane(

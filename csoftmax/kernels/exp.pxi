@@ -142,21 +142,28 @@ cdef inline floating term(
         return raised(r, long_rest(r), k)
 
 
+cdef inline void fetch_block(const char *start, int size) noexcept nogil:
+    """Ask for `size` bytes, a constant, that are needed soon; any address will do."""
+    cdef int i
+    for i in range(0, size, 64):
+        prefetch(start + i)
+
+
 cdef inline void terms_of_block(
-    const floating *x, int n, Py_ssize_t ahead, floating origin, floating least, floating magic, floating *terms,
+    const floating *x, int n, Py_ssize_t ahead, Py_ssize_t output, floating origin, floating least, floating magic,
+    floating *terms,
 ) noexcept nogil:
-    """term() for n neighbours, a constant of at most 32, in stages, while those `ahead` elements on are fetched.
+    """term() for n neighbours, a constant of at most 32, in stages, while those `ahead` elements on are fetched, and
+    those `output` bytes on unless it is 0.
 
     A term is one chain of 13 steps, of which few fit a processor's window of waiting instructions: side by side, four
     vectors at a time, they take three quarters of the time.
     """
     cdef floating[32] r, k, q
     cdef int l
-    prefetch(x + ahead)
-    prefetch(<const char *>(x + ahead) + 64)
-    if floating is double:
-        prefetch(<const char *>(x + ahead) + 128)
-        prefetch(<const char *>(x + ahead) + 192)
+    fetch_block(<const char *>(x + ahead), 32 * sizeof(floating))
+    if output:
+        fetch_block(<const char *>x + output, 32 * sizeof(floating))
     for l in range(n):
         reduce(x[l], origin, least, magic, False, &r[l], &k[l])
     for l in range(n):

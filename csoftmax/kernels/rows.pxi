@@ -84,6 +84,7 @@ cdef inline void terms_of_row(
     const floating *x,          # IN   (n_classes,)
     Py_ssize_t n_classes,
     Py_ssize_t ahead,           # from here to the same place of the next tile, in elements
+    Py_ssize_t output,          # from here to the same place of the output, in bytes, or 0
     floating origin, floating least, floating magic,
     floating *terms,            # OUT  (n_classes up to a multiple of 64,), zeros behind the last class
 ) noexcept nogil:
@@ -95,7 +96,7 @@ cdef inline void terms_of_row(
         j += 16
     j = 0
     while j + 32 <= n_classes:
-        terms_of_block(x + j, 32, ahead, origin, least, magic, terms + j)
+        terms_of_block(x + j, 32, ahead, output, origin, least, magic, terms + j)
         j += 32
     if n_classes < 16:
         while j < n_classes:
@@ -104,7 +105,7 @@ cdef inline void terms_of_row(
         return
     while j < n_classes:        # once more what the last whole block has in common with the end
         j = j if j < n_classes - 16 else n_classes - 16
-        terms_of_block(x + j, 16, ahead, origin, least, magic, terms + j)
+        terms_of_block(x + j, 16, ahead, output, origin, least, magic, terms + j)
         j += 16
 
 
@@ -185,6 +186,7 @@ cdef void measure_rows(
     Py_ssize_t n_classes,
     Py_ssize_t row_stride,
     Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
+    const char *output,         # (n_rows, n_classes), fetched likewise; or NULL
     bint keep_terms,
     Py_ssize_t term_stride,
     floating *terms,            # OUT  (n_rows, term_stride), or scrap of (2, term_stride) if they are not kept
@@ -202,6 +204,8 @@ cdef void measure_rows(
     cdef floating[16] all_twos
     cdef Py_ssize_t first, coming, n, row, side
     cdef int l
+    cdef const floating *x_row
+    cdef const char *place
     cdef floating *t
     for l in range(16):
         top[l] = 0
@@ -224,8 +228,14 @@ cdef void measure_rows(
         for row in range(n + 1):
             t = terms + (first + row if keep_terms else row % 2) * term_stride
             if row < n:
-                terms_of_row(x + (first + row) * row_stride, n_classes, ahead, origin[side + row], least[side + row],
-                             magic[side + row], t)
+                x_row = x + (first + row) * row_stride
+                if output != NULL:      # the loops are other ones, with 0 as a constant
+                    place = <const char *>(<const floating *>output + (first + row) * n_classes)
+                    terms_of_row(x_row, n_classes, ahead, place - <const char *>x_row, origin[side + row],
+                                 least[side + row], magic[side + row], t)
+                else:
+                    terms_of_row(x_row, n_classes, ahead, 0, origin[side + row], least[side + row], magic[side + row],
+                                 t)
             if row > 0:
                 t = terms + (first + row - 1 if keep_terms else (row - 1) % 2) * term_stride
                 sums_of_row(<const floating *>t, n_classes, at_top[side + row - 1], &totals[8 * (row - 1)],

@@ -69,7 +69,7 @@ cdef inline void measure_row(
     top = max_of_row(x, n_classes)
     refer(top, False, &origin, &least, &magic)
     at_top[0] = term(top, origin, least, magic, False)
-    terms_of_row(x, n_classes, 0, origin, least, magic, terms)
+    terms_of_row(x, n_classes, 0, 0, origin, least, magic, terms)
     sums_of_row(<const floating *>terms, n_classes, at_top[0], &total[0], &carry[0], &all[0])
     below_top = fold_row(&total[0], &carry[0], n_classes > 16, top)
     for l in range(8):

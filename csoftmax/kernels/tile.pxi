@@ -182,7 +182,7 @@ cdef struct Part:
     Py_ssize_t width            # n_rows; as COLUMNS up to the next multiple of 16
     Py_ssize_t first_class, n_classes
     Py_ssize_t term_stride      # of the terms, between rows (ROWS) or classes (COLUMNS)
-    Ahead ahead
+    Fetched ahead, output
 
 
 cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk) noexcept nogil:
@@ -229,7 +229,7 @@ cdef const floating *take(
             part.ahead.row_step = item
             part.ahead.class_step = source.class_stride
             return x
-        part.ahead.start = <const char *>room   # what is fetched for the next tile would be lost before it comes
+        part.ahead.start = NULL         # what is fetched for the next tile would be lost before it comes
         stride[0] = part.width
         if not is_there:
             for j in range(part.n_classes):
@@ -238,7 +238,6 @@ cdef const floating *take(
     stride[0] = part.width
     if is_there:
         return room
-    part.ahead.start = <const char *>room
     if source.rows:
         x = <const floating *>(source.data + offset) + part.first_class
         transpose(x, part.n_rows, part.n_classes, row_stride, room, part.width)
@@ -436,19 +435,31 @@ cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n
     return found
 
 
+cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept nogil:
+    """Where the part's output lies: rows are fetched while they are measured, so that writing need not wait."""
+    cdef Py_ssize_t offset
+    row_offsets(&task.out, part.first_row, 1, &offset)
+    part.output.start = task.out.data + offset
+    part.output.row_step = task.n_classes * item
+    part.output.class_step = 16 * item
+
+
 cdef void measure(
-    const Task *task, const Part *part, const floating *x, Py_ssize_t stride, floating *terms, floating *maximum,
+    const Task *task, Part *part, const floating *x, Py_ssize_t stride, floating *terms, floating *maximum,
     double *sum, double *ties,
 ) noexcept nogil:
     """State of each row in a chunk; where the maximum is infinite, ties is 0, or NaN if the row holds a NaN."""
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
     cdef const floating *first
+    if task.fetch_output:
+        find_output(task, part, <Py_ssize_t>sizeof(floating))
     if part.orientation == COLUMNS:
-        measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, terms, maximum, sum, ties)
+        measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, &part.output, terms, maximum,
+                        sum, ties)
     else:
         measure_rows(x, part.n_rows, n, stride, part.n_rows * (stride if n == task.n_classes else n),
-                     task.keep_terms, part.term_stride, terms, maximum, sum, ties)
+                     part.output.start, task.keep_terms, part.term_stride, terms, maximum, sum, ties)
     if not find_special(<const floating *>maximum, <const double *>ties, part.n_rows):
         return
     for row in range(part.n_rows):
