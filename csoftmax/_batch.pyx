@@ -127,6 +127,18 @@ cdef inline void find_lanes(Layout *a, const Task *task, Py_ssize_t item) noexce
     a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0
 
 
+cdef Py_ssize_t skew_of(const Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
+    """By how many rows the first tile is shorter, so that others begin with a cache line of columns: large arrays of
+    NumPy begin 16 bytes behind one. Else tiles would share lines, and those of an output that goes past the cache would
+    be read first."""
+    cdef Py_ssize_t row = <Py_ssize_t>(<uintptr_t>a.data % 64) // item  # of the line in which the first row lies
+    cdef int d
+    for d in range(a.n_dims - 1):
+        if a.strides[d] % 64:
+            return 0
+    return row if row and a.columns and a.class_stride % 64 == 0 and task.inner >= ALIGNED_ROWS else 0
+
+
 cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil:
     """Choose how tiles lie and how large they are. Nothing here changes a result."""
     cdef Py_ssize_t n = task.n_classes
@@ -168,16 +180,19 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
             task.tile_rows = LANES_WORTH    # gathered one after the other from the same cache lines
     if task.tile_rows > MAX_TILE_ROWS:
         task.tile_rows = MAX_TILE_ROWS
-    task.tiles_per_inner = (task.inner + task.tile_rows - 1) // task.tile_rows
     task.n_chunks = (n + CHUNK - 1) // CHUNK
     if task.output != NOTHING and not is_backward(task):
         size = task.n_rows * n * item
         task.stream = (task.out.columns or task.out.rows) and size >= (
             STREAM_ROW_BYTES if task.orientation == ROWS and task.n_chunks == 1 else STREAM_BYTES)
         task.fetch_output = not task.stream and task.out.rows and task.n_chunks == 1 and size >= FETCH_BYTES
+    if as_columns:
+        task.skew = skew_of(&task.x if task.output == NOTHING else &task.out, task, item)
+    task.tiles_per_inner = (task.inner + task.skew + task.tile_rows - 1) // task.tile_rows
 
 
 cdef enum:
+    ALIGNED_ROWS = 1024             # at least, to cut off a first tile so that the others are aligned
     LANES_WORTH = 16                # adjacent rows from which they make better lanes than gathered classes
 
 
@@ -225,29 +240,29 @@ cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_tiles, int n_threads) n
     return n if n < n_tiles else n_tiles
 
 
-cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, char *memory) noexcept nogil:
-    """All steps of a tile; memory holds its board and scratch."""
-    cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows
-    cdef Py_ssize_t n_rows = task.inner - start
-    cdef fp_state state = fp_enter()
-    if n_rows > task.tile_rows:
-        n_rows = task.tile_rows
-    kernels.tile[dtype](task, <Steps>(MEASURE | FINISH | WRITE), tile // task.tiles_per_inner * task.inner + start,
-                        n_rows, 0, task.n_chunks, memory, memory + task.board_bytes)
-    fp_leave(state)
+cdef inline Py_ssize_t first_row_of(const Task *task, Py_ssize_t tile, Py_ssize_t *n_rows) noexcept nogil:
+    """Where a tile begins, and how many rows it has."""
+    cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows - task.skew
+    cdef Py_ssize_t end = start + task.tile_rows
+    start = start if start > 0 else 0
+    n_rows[0] = (end if end < task.inner else task.inner) - start
+    return tile // task.tiles_per_inner * task.inner + start
 
 
 cdef inline void few_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t chunk,
                             Py_ssize_t end_chunk, char *board, char *scratch) noexcept nogil:
-    """Steps of some chunks of a tile, whose board is shared."""
-    cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows
-    cdef Py_ssize_t n_rows = task.inner - start
+    """Steps of some chunks of a tile, whose board may be shared."""
+    cdef Py_ssize_t n_rows = 0
+    cdef Py_ssize_t first_row = first_row_of(task, tile, &n_rows)
     cdef fp_state state = fp_enter()
-    if n_rows > task.tile_rows:
-        n_rows = task.tile_rows
-    kernels.tile[dtype](task, steps, tile // task.tiles_per_inner * task.inner + start, n_rows, chunk, end_chunk,
-                        board, scratch)
+    kernels.tile[dtype](task, steps, first_row, n_rows, chunk, end_chunk, board, scratch)
     fp_leave(state)
+
+
+cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, char *memory) noexcept nogil:
+    """All steps of a tile; memory holds its board and scratch."""
+    few_chunks(task, dtype, <Steps>(MEASURE | FINISH | WRITE), tile, 0, task.n_chunks, memory,
+               memory + task.board_bytes)
 
 
 cdef bint interrupted() noexcept with gil:

@@ -245,6 +245,27 @@ def test_in_place_gives_the_bits_of_out_of_place(rng, dtype, shape, axis, layout
         assert same_bits(view, expected)
 
 
+@pytest.mark.parametrize("shape", [(9, 2048), (2, 70, 1024), (3, 5, 1040)])
+def test_columns_give_the_same_bits_wherever_they_begin_in_a_cache_line(rng, dtype, shape):
+    axis = len(shape) - 2
+    x = logits_of(rng, shape, dtype)
+    target = rng.integers(0, shape[axis], shape[:-2] + shape[-1:])
+    rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+    loss, grad = csoftmax.cross_entropy_with_grad(rows, target, reduction="none")
+    for shift in (0, 1, 4, 7, 15):
+        begun, out = (np.empty(x.size + 16, dtype)[s:][: x.size].reshape(shape) for s in (shift, 5))
+        begun[...] = x
+        assert same_bits(csoftmax.logsumexp(begun, axis), csoftmax.logsumexp(rows))
+        assert same_bits(
+            np.moveaxis(csoftmax.softmax(begun, axis, out=out), axis, -1), csoftmax.softmax(rows)
+        )
+        got = csoftmax.cross_entropy_with_grad(
+            begun, target, axis=axis, reduction="none", out=begun
+        )
+        assert same_bits(got[0], loss)
+        assert same_bits(np.moveaxis(begun, axis, -1), grad)
+
+
 @pytest.mark.parametrize("n_rows", [17, 20, 24, 25])
 def test_streamed_rows_of_several_chunks_have_the_same_bits_from_columns(rng, n_rows):
     x = logits_of(rng, (n_rows, 5_000_000 // n_rows), "float32")  # beyond what stays in the cache

@@ -49,6 +49,7 @@ cdef struct Task:
     Py_ssize_t tile_rows    # at most MAX_TILE_ROWS
     Py_ssize_t tail_rows    # tiles of so few, at the ends of `inner`, are ROWS whatever the orientation
     Py_ssize_t inner        # a tile never crosses a multiple of so many rows
+    Py_ssize_t skew         # by so many the first tile of `inner` is shorter than the others
     Py_ssize_t tiles_per_inner
     Py_ssize_t n_chunks
     Py_ssize_t board_bytes

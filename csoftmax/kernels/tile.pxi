@@ -221,24 +221,21 @@ cdef const floating *take(
         if not is_there:
             gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
         return room
-    if source.columns and part.n_rows == part.width:
+    if source.columns:
         stride[0] = source.class_stride // item
         x = <const floating *>(source.data + offset) + part.first_class * stride[0]
-        if not source.collides:
+        if part.n_rows == part.width and not source.collides:
             part.ahead.start = <const char *>(x + part.width)
             part.ahead.row_step = item
             part.ahead.class_step = source.class_stride
             return x
-        part.ahead.start = NULL         # what is fetched for the next tile would be lost before it comes
-        stride[0] = part.width
-        if not is_there:
-            for j in range(part.n_classes):
-                memcpy(room + j * part.width, <const char *>x + j * source.class_stride, part.width * item)
-        return room
     stride[0] = part.width
     if is_there:
         return room
-    if source.rows:
+    if source.columns:          # where lines collide, what is fetched for the next tile would be lost before it comes
+        for j in range(part.n_classes):
+            memcpy(room + j * part.width, <const char *>x + j * source.class_stride, part.n_rows * item)
+    elif source.rows:
         x = <const floating *>(source.data + offset) + part.first_class
         transpose(x, part.n_rows, part.n_classes, row_stride, room, part.width)
         part.ahead.start = <const char *>(x + part.n_rows * row_stride)
