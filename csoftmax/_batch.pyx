@@ -185,7 +185,7 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
         size = task.n_rows * n * item
         task.stream = (task.out.columns or task.out.rows) and size >= (
             STREAM_ROW_BYTES if task.orientation == ROWS and task.n_chunks == 1 else STREAM_BYTES)
-        task.fetch_output = not task.stream and task.out.rows and task.n_chunks == 1 and size >= FETCH_BYTES
+        task.fetch_output = task.out.rows and task.n_chunks == 1 and size >= FETCH_BYTES
     if as_columns:
         task.skew = skew_of(&task.x if task.output == NOTHING else &task.out, task, item)
     task.tiles_per_inner = (task.inner + task.skew + task.tile_rows - 1) // task.tile_rows

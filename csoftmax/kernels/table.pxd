@@ -42,7 +42,7 @@ cdef struct Task:
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
-    bint fetch_output       # out, rows of one chunk, is too large for the nearest caches: fetched before it is written
+    bint fetch_output       # out, rows of one chunk, does not stay in the nearest caches: fetched before it is written
     bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes

@@ -433,9 +433,14 @@ cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n
 
 
 cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept nogil:
-    """Where the part's output lies: rows are fetched while they are measured, so that writing need not wait."""
+    """Where the part's output lies: it is fetched while the part is measured, so that writing need not wait; of one
+    that goes past the cache the lines at the ends, which it shares with its neighbours."""
     cdef Py_ssize_t offset
     row_offsets(&task.out, part.first_row, 1, &offset)
+    if task.stream:
+        prefetch(task.out.data + offset)
+        prefetch(task.out.data + offset + part.n_rows * task.n_classes * item - 1)
+        return
     part.output.start = task.out.data + offset
     part.output.row_step = task.n_classes * item
     part.output.class_step = 16 * item
