@@ -53,7 +53,7 @@ def plain_log_prob(
 def enter_default_state() -> int: ...
 def leave_default_state(state: int) -> None: ...
 def scan_targets(
-    target: NDArray[np.int64], n_classes: int, ignore_index: int | None
+    target: NDArray[np.int64], n_classes: int, ignore_index: int | None, n_threads: int
 ) -> tuple[int, int]: ...
 def plain_probabilities(
     x: object, axis: object, out: object, log: bool, temperature: object, n_threads: object
@@ -72,7 +72,9 @@ def plain_cross_entropy(
     with_grad: bool,
     n_threads: object,
 ) -> Any: ...
-def reduce_losses(losses: NDArray[np.float64], divisor: float, out: NDArray[Any]) -> None: ...
+def reduce_losses(
+    losses: NDArray[np.float64], divisor: float, out: NDArray[Any], n_threads: int
+) -> None: ...
 def cross_entropy(
     logits: NDArray[Any],
     axis: int,

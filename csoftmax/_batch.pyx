@@ -504,16 +504,24 @@ cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cn
     call(&task, dtype_of(x), n_threads)
 
 
+cdef enum:
+    TARGETS = 32768                 # that a thread counts at a time, twice: they stay in its cache
+
+
 cdef Py_ssize_t first_outside(const int64_t *target, Py_ssize_t n, Py_ssize_t n_classes, bint has_ignore_index,
-                              int64_t ignore_index, Py_ssize_t *n_ignored) noexcept nogil:
+                              int64_t ignore_index, Py_ssize_t *n_ignored, int n_threads) noexcept nogil:
     """The position of the first target that is no class, -1 if there is none; and how many are ignored."""
-    cdef Py_ssize_t i, n_outside = 0
-    n_ignored[0] = 0
-    for i in range(n):
-        n_outside += <uint64_t>target[i] >= <uint64_t>n_classes     # so are negative ones
-    if has_ignore_index:
-        for i in range(n):
-            n_ignored[0] += target[i] == ignore_index
+    cdef Py_ssize_t n_shares = (n + TARGETS - 1) // TARGETS, share, i, n_outside = 0, n_equal = 0
+    n_threads = threads_for(n, n_shares // 2, n_threads)
+    if n_threads == 1:
+        for share in range(n_shares):
+            n_outside += kernels.count_outside(target + share * TARGETS, targets_of(share, n), n_classes)
+            n_equal += kernels.count_equal(target + share * TARGETS, targets_of(share, n), ignore_index)
+    else:   # sums of integers: the same in any order
+        for share in prange(n_shares, schedule="static", num_threads=n_threads):
+            n_outside += kernels.count_outside(target + share * TARGETS, targets_of(share, n), n_classes)
+            n_equal += kernels.count_equal(target + share * TARGETS, targets_of(share, n), ignore_index)
+    n_ignored[0] = n_equal if has_ignore_index else 0
     if n_outside > (0 if 0 <= ignore_index < n_classes else n_ignored[0]):
         for i in range(n):
             if not (has_ignore_index and target[i] == ignore_index) and not 0 <= target[i] < n_classes:
@@ -521,7 +529,12 @@ cdef Py_ssize_t first_outside(const int64_t *target, Py_ssize_t n, Py_ssize_t n_
     return -1
 
 
-cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index):
+cdef inline Py_ssize_t targets_of(Py_ssize_t share, Py_ssize_t n) noexcept nogil:
+    return TARGETS if n - share * TARGETS > TARGETS else n - share * TARGETS
+
+
+cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_classes, object ignore_index,
+                                            int n_threads):
     """Return the position of the first target that is no class (-1: none), and how many are ignored.
 
     target is int64 and C-contiguous; ignore_index is an int64 or None.
@@ -531,36 +544,55 @@ cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_cla
     cdef bint has_ignore_index = ignore_index is not None
     cdef int64_t ignored = ignore_index if has_ignore_index else 0
     with nogil:
-        position = first_outside(classes, n, n_classes, has_ignore_index, ignored, &n_ignored)
+        position = first_outside(classes, n, n_classes, has_ignore_index, ignored, &n_ignored, n_threads)
     return position, n_ignored
 
 
-@cython.cdivision(True)  # over zero rows: NaN
-cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out):
-    """Write the sum of losses, float64 and C-contiguous, over divisor to out, a float32 or float64 of no dimensions.
+cdef enum:
+    LOSSES = 1024                   # that are added to one sum, and these in order
 
-    Eight running sums, each over blocks of 1024 rows; then these in order: fixed, and of small error.
-    """
-    cdef const double *p = <const double *>cnp.PyArray_DATA(losses)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), first, i
+
+cdef void add_losses(double *loss, Py_ssize_t n) noexcept nogil:
+    """Leave the sum of n losses, in eight lanes, in the place of the first."""
     cdef double[8] lanes
-    cdef double total = 0
+    cdef Py_ssize_t i = 0
     cdef int l
     cdef fp_state state = fp_enter()
+    for l in range(8):
+        lanes[l] = 0
+    while i + 8 <= n:
+        for l in range(8):
+            lanes[l] += loss[i + l]
+        i += 8
+    while i < n:
+        lanes[0] += loss[i]
+        i += 1
+    loss[0] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+    fp_leave(state)
+
+
+@cython.cdivision(True)  # over zero rows: NaN
+cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out, int n_threads):
+    """Write the sum of losses, float64 and C-contiguous, over divisor to out, a float32 or float64 of no dimensions.
+
+    In a fixed order of small error. The losses are used up.
+    """
+    cdef double *p = <double *>cnp.PyArray_DATA(losses)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), n_blocks = (n + LOSSES - 1) // LOSSES, block
+    cdef double total = 0
+    cdef fp_state state
+    n_threads = threads_for(n, n_blocks, n_threads)
     with nogil:
-        for first in range(0, n, 1024):
-            for l in range(8):
-                lanes[l] = 0
-            i = first
-            while i + 8 <= n and i < first + 1024:
-                for l in range(8):
-                    lanes[l] += p[i + l]
-                i += 8
-            while i < n and i < first + 1024:
-                lanes[0] += p[i]
-                i += 1
-            total += ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
-        total /= divisor
+        if n_threads == 1:
+            for block in range(n_blocks):
+                add_losses(p + block * LOSSES, LOSSES if n - block * LOSSES > LOSSES else n - block * LOSSES)
+        else:
+            for block in prange(n_blocks, schedule="static", num_threads=n_threads):
+                add_losses(p + block * LOSSES, LOSSES if n - block * LOSSES > LOSSES else n - block * LOSSES)
+    state = fp_enter()
+    for block in range(n_blocks):
+        total += p[block * LOSSES]
+    total /= divisor
     if dtype_of(out):           # never -0.0
         (<double *>cnp.PyArray_DATA(out))[0] = total + 0.0
     else:
@@ -838,7 +870,7 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
                 or cnp.PyArray_DIM(weight, 0) != cnp.PyArray_DIM(x, number)):
             return None
         weight = cnp.PyArray_Cast(weight, cnp.NPY_DOUBLE)
-    bad, n_ignored = scan_targets(y, cnp.PyArray_DIM(x, number), ignore_index)
+    bad, n_ignored = scan_targets(y, cnp.PyArray_DIM(x, number), ignore_index, threads)
     if bad >= 0:
         return None
     if with_grad:
@@ -857,7 +889,7 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
     if reduction == "none":
         return loss[()] if cnp.PyArray_NDIM(loss) == 0 else loss, grad
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)
-    reduce_losses(loss, divisor, total)
+    reduce_losses(loss, divisor, total, threads)
     return total[()], grad
 
 
@@ -872,7 +904,7 @@ def plain_log_prob(object logits, object index, object axis, object temperature,
             or cnp.PyArray_NDIM(y) not in (cnp.PyArray_NDIM(x) - 1, cnp.PyArray_NDIM(x))
             or not starts_with_rows(y, x, number)):
         return None
-    if cnp.PyArray_SIZE(y) == 0 or scan_targets(y, cnp.PyArray_DIM(x, number), None)[0] >= 0:
+    if cnp.PyArray_SIZE(y) == 0 or scan_targets(y, cnp.PyArray_DIM(x, number), None, threads)[0] >= 0:
         return None
     out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x), 0)
     log_prob(x, number, y, out, 1, threads)

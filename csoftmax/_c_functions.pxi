@@ -235,7 +235,7 @@ cdef int sum_batch(
 
 cdef int take_targets(
     const void *target, int size, Py_ssize_t n_rows, Py_ssize_t n_classes, bint has_ignore_index, int64_t ignore_index,
-    const int64_t **classes, int64_t **copy, Py_ssize_t *bad_row,
+    const int64_t **classes, int64_t **copy, Py_ssize_t *bad_row, int n_threads,
 ) noexcept nogil:
     """Check the targets: classes are they as int64, copy is what has to be freed then, or NULL."""
     cdef Py_ssize_t row, n_ignored
@@ -254,7 +254,7 @@ cdef int take_targets(
             for row in range(n_rows):
                 copy[0][row] = narrow_integer(target, row)
         classes[0] = copy[0]
-    row = first_outside(classes[0], n_rows, n_classes, has_ignore_index, ignore_index, &n_ignored)
+    row = first_outside(classes[0], n_rows, n_classes, has_ignore_index, ignore_index, &n_ignored, n_threads)
     if row < 0:
         return CSOFTMAX_OK
     if bad_row != NULL:
@@ -287,7 +287,7 @@ cdef int loss_batch(
     task.has_ignore_index = ignore_index != INT64_MIN
     task.ignore_index = ignore_index
     status = take_targets(target, target_size, n_rows, n_classes, task.has_ignore_index, ignore_index, &task.target,
-                          &copy, bad_row)
+                          &copy, bad_row, n_threads)
     if status != CSOFTMAX_OK:
         return status
     if n_classes == 0:          # then all rows are ignored
@@ -318,7 +318,7 @@ cdef int pick_batch(
     if (not describe_rows(&task, x, n_rows, n_classes, row_stride, class_stride, n_threads)
             or not are_rows(out, n_rows, True)):
         return CSOFTMAX_BAD_ARGUMENT
-    status = take_targets(index, index_size, n_rows, n_classes, False, 0, &task.index, &copy, bad_row)
+    status = take_targets(index, index_size, n_rows, n_classes, False, 0, &task.index, &copy, bad_row, n_threads)
     if status != CSOFTMAX_OK:
         return status
     task.n_indices = 1

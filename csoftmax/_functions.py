@@ -610,7 +610,7 @@ def negative_log_likelihood(
     rows = shape[:axis] + shape[axis + 1 :]
     given = _checks.index_targets(target, rows, shape, axis, function)
     weight = _checks.weights(weight, "weight", "class", (n_classes,), shape, axis, function)
-    target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, function)
+    target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, 0, function)
     counts = np.ones(rows, bool) if ignore_index is None else target != ignore_index
     index = np.where(counts, target, 0)
     loss = np.zeros(rows, np.float64)
@@ -633,7 +633,7 @@ def negative_log_likelihood(
     if reduction == "none":
         return loss.astype(log_p.dtype)[()]
     result = np.empty((), log_p.dtype)
-    _batch.reduce_losses(loss, divisor if reduction == "mean" else 1.0, result)
+    _batch.reduce_losses(loss, divisor if reduction == "mean" else 1.0, result, 0)
     return result[()]
 
 
@@ -675,7 +675,7 @@ def _log_prob(logits, index, axis, temperature, n_threads):
     n_threads = _checks.thread_count(n_threads, "log_prob")
     _checks.some_classes(logits, "log_prob")
     given = _checks.index_array(index, logits.shape, axis, "log_prob")
-    index, _, _ = _scanned(given, logits.shape[axis], None, "log_prob", "index")
+    index, _, _ = _scanned(given, logits.shape[axis], None, n_threads, "log_prob", "index")
     result = np.empty(index.shape, logits.dtype)
     if index.size:
         _batch.log_prob(logits, axis, index, result, temperature, n_threads)
@@ -729,10 +729,10 @@ def _backward(grad, output, axis, out, n_threads, log, function):
     return _deliver(result, dtype, out)
 
 
-def _scanned(given, n_classes, ignore_index, function, name="target"):
+def _scanned(given, n_classes, ignore_index, n_threads, function, name="target"):
     """Return class indices as int64, all of them classes or ignored, what is ignored, and how many are."""
     target, ignore_index = _checks.target_int64(given, n_classes, ignore_index, function, name)
-    bad, n_ignored = _batch.scan_targets(target, n_classes, ignore_index)
+    bad, n_ignored = _batch.scan_targets(target, n_classes, ignore_index, n_threads)
     if bad >= 0:
         raise _checks.bad_target(given, bad, n_classes, function, name)
     return target, ignore_index, n_ignored
@@ -828,7 +828,9 @@ def _any_cross_entropy(
         probabilities = given.astype(logits.dtype, copy=False)
         ignore_index = None  # there is no index to ignore
     else:
-        target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, function)
+        target, ignore_index, n_ignored = _scanned(
+            given, n_classes, ignore_index, n_threads, function
+        )
 
     divisor = 1.0
     if reduction == "mean":
@@ -863,5 +865,5 @@ def _any_cross_entropy(
     )
     if reduction != "none":
         losses, loss = loss, np.empty((), logits.dtype)
-        _batch.reduce_losses(losses, divisor, loss)
+        _batch.reduce_losses(losses, divisor, loss, n_threads)
     return loss[()], None if grad is None else _deliver(grad, dtype, out)

@@ -169,8 +169,8 @@ def drivers(a, n_threads):
         "losses, weights": lambda: loss(x, axis, y, -100, a.loss, out, *last, None, **weights),
         "losses, smooth": lambda: loss(x, axis, y, -100, a.total, out, *last, None, **smooth),
         "losses, all": lambda: loss(x, axis, None, None, a.loss, out, *last, q, **smooth),
-        "reduce_losses": lambda: _batch.reduce_losses(a.total, 1.0, a.loss[-1:].reshape(())),
-        "scan_targets": lambda: _batch.scan_targets(y, a.n_classes, -100),
+        "reduce_losses": lambda: _batch.reduce_losses(a.total, 1.0, a.loss[-1:].reshape(()), 0),
+        "scan_targets": lambda: _batch.scan_targets(y, a.n_classes, -100, 0),
         "total_weight": lambda: _batch.total_weight(y, -100, a.weight, a.sample_weight),
     }
 

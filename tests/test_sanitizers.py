@@ -25,7 +25,7 @@ thread_sanitize = pytest.mark.skipif(
         # A state, and class indices, where no double or int64 can lie.
         ("c['partial'](at(x) + 4, at(x), 1000)", "misaligned address"),
         (
-            "_batch.scan_targets(np.frombuffer(bytes(81), np.int64, 9, 1), 9, 0)",
+            "_batch.scan_targets(np.frombuffer(bytes(81), np.int64, 9, 1), 9, 0, 1)",
             "misaligned address",
         ),
     ],

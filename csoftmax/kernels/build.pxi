@@ -27,6 +27,8 @@ table.number[0] = number_f32
 table.number[1] = number_f64
 table.write[0] = write_f32
 table.write[1] = write_f64
+table.count_outside = count_outside
+table.count_equal = count_equal
 table.board_size = board_size
 table.fence = fence
 

@@ -123,5 +123,8 @@ cdef struct Kernels:        # each for float32 and float64
     double (*number[2])(RowNumber number, const State *state, double at_target) noexcept nogil
     void (*write[2])(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
                      void *out) noexcept nogil
+    # How many of n targets are no class, and how many are `value`.
+    Py_ssize_t (*count_outside)(const int64_t *target, Py_ssize_t n, Py_ssize_t n_classes) noexcept nogil
+    Py_ssize_t (*count_equal)(const int64_t *target, Py_ssize_t n, int64_t value) noexcept nogil
     Py_ssize_t (*board_size)(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil
     void (*fence)() noexcept nogil      # after the last tile of a thread, if the task streams

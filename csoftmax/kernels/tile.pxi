@@ -1,7 +1,7 @@
 # One tile from the arrays and back: take its elements, measure its rows, finish their numbers, write its classes.
 # Everything is computed in scratch and put out at the end, so the output may be the input.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
@@ -1023,6 +1023,20 @@ cdef void tile_f64(
     Py_ssize_t end_chunk, char *board, char *scratch,
 ) noexcept nogil:
     run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, board, scratch, <double>0)
+
+
+cdef Py_ssize_t count_outside(const int64_t *target, Py_ssize_t n, Py_ssize_t n_classes) noexcept nogil:
+    cdef Py_ssize_t i, count = 0
+    for i in range(n):
+        count += <uint64_t>target[i] >= <uint64_t>n_classes     # so are negative ones
+    return count
+
+
+cdef Py_ssize_t count_equal(const int64_t *target, Py_ssize_t n, int64_t value) noexcept nogil:
+    cdef Py_ssize_t i, count = 0
+    for i in range(n):
+        count += target[i] == value
+    return count
 
 
 cdef void fence() noexcept nogil:
