@@ -381,7 +381,7 @@ cdef struct Board:
     double *chunk_ties
     double *chunk_cost          # where classes have masses: sum of mass * (maximum - x)
     double *chunk_mass          # with probability targets: sum of masses
-    # (width,) each: the states and numbers of the rows
+    # (width,) each: the states, which are those of a single chunk, and numbers of the rows
     void *maximum               # floating
     double *sum                 # of exp(x - M) over the classes below the maximum
     double *ties                # how many other classes share it; NaN if the row holds a NaN
@@ -418,6 +418,8 @@ cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcep
     board.chunk_cost = p + 3 * n_chunks * width
     board.chunk_mass = p + 4 * n_chunks * width
     board.special = <bint *>(p + 5 * n_chunks * width)
+    if n_chunks == 1:
+        board.maximum, board.sum, board.ties = board.chunk_maximum, board.chunk_sum, board.chunk_ties
     return board
 
 
@@ -559,6 +561,10 @@ cdef void measure_chunks(
         part.first_class = chunk * CHUNK
     if task.target != NULL:
         targets = task.target + first_row
+        if task.n_chunks == 1:
+            for row in range(n_rows):
+                at_target[row] = x[row * row_step + place_of(targets[row], task.n_classes) * class_step]
+            return
         for row in range(n_rows):
             target = place_of(targets[row], task.n_classes) - part.first_class
             if 0 <= target < part.n_classes + (n_chunks - 1) * CHUNK:
@@ -587,6 +593,8 @@ cdef void find_masses(
     cdef Py_ssize_t row, chunk, target
     cdef double mass, apart
     masses.plain = task.kept == 1 and task.weight == NULL and task.sample_weight == NULL and not has_masses(task)
+    if masses.plain and task.output != GRADIENT:
+        return
     for row in range(width):
         masses.of_target[row] = task.kept if task.target != NULL else 0
         masses.scale[row] = task.scale
@@ -650,9 +658,10 @@ cdef void finish_rows(
     cdef floating[256] top, shift
     cdef Masses masses
     cdef bint special, near = are_near(task.n_classes)
-    memcpy(maximum, board.chunk_maximum, width * sizeof(floating))
-    memcpy(sum, board.chunk_sum, width * sizeof(double))
-    memcpy(ties, board.chunk_ties, width * sizeof(double))
+    if n_chunks > 1:            # else they are the same arrays
+        memcpy(maximum, board.chunk_maximum, width * sizeof(floating))
+        memcpy(sum, board.chunk_sum, width * sizeof(double))
+        memcpy(ties, board.chunk_ties, width * sizeof(double))
     for chunk in range(1, n_chunks):
         for row in range(n_rows):
             merge(maximum + row, sum + row, ties + row, (<floating *>board.chunk_maximum)[chunk * width + row],
