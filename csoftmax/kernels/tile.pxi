@@ -576,7 +576,7 @@ cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
 
 
 cdef struct Masses:             # of the rows of a tile
-    bint plain                  # all of it at the target, and 1
+    bint plain                  # all of it at the target, and 1; gradients are all scaled alike: nothing else is set
     double[256] of_target       # the target's mass but for what every class has
     double[256] of_class        # what the target's class has as every class has
     double[256] shared          # the sum of what every class has
@@ -592,8 +592,10 @@ cdef void find_masses(
     cdef const floating *of_chunk
     cdef Py_ssize_t row, chunk, target
     cdef double mass, apart
-    masses.plain = task.kept == 1 and task.weight == NULL and task.sample_weight == NULL and not has_masses(task)
-    if masses.plain and task.output != GRADIENT:
+    masses.plain = (
+        task.kept == 1 and task.weight == NULL and task.sample_weight == NULL and task.grad_weight == NULL
+        and not has_masses(task))
+    if masses.plain:
         return
     for row in range(width):
         masses.of_target[row] = task.kept if task.target != NULL else 0
@@ -673,8 +675,8 @@ cdef void finish_rows(
     if task.output == PROBABILITY or task.output == GRADIENT:
         # Also for the columns that fill up the lanes: choose_numbers() looks at all.
         for row in range(width):
-            numerator[row] = 1
-        if task.output == GRADIENT:
+            numerator[row] = task.scale if task.output == GRADIENT else 1
+        if task.output == GRADIENT and not masses.plain:
             for row in range(width):
                 numerator[row] = masses.scale[row] * (masses.of_target[row] + masses.shared[row])
         if near:
@@ -687,7 +689,7 @@ cdef void finish_rows(
             share(numerator[row], top[row], sum[row], ties[row], &factor[row], &factor_low[row])
         memcpy(board.factor, factor, width * sizeof(double))
         memcpy(board.factor_low, factor_low, width * sizeof(double))
-    if task.output == GRADIENT:
+    if task.output == GRADIENT and has_masses(task):
         memcpy(board.scale, masses.scale, width * sizeof(double))
     if task.output == GRADIENT and task.target != NULL:
         # Of the target's own mass p_t - 1 = -(sum of all terms but the target's) / (sum of all terms) is taken, so that
@@ -889,7 +891,9 @@ cdef void mend(
     cdef int found = board.special[0]
     if task.output == GRADIENT and task.target != NULL:
         targets = task.target + part.first_row
-        for row in range(part.n_rows):
+        for row in range(part.n_rows if task.n_chunks == 1 else 0):
+            to[row * row_step + place_of(targets[row], task.n_classes) * class_step] = at_target[row]
+        for row in range(part.n_rows if task.n_chunks > 1 else 0):
             target = place_of(targets[row], task.n_classes) - part.first_class
             if 0 <= target < part.n_classes:
                 to[row * row_step + target * class_step] = at_target[row]
