@@ -1,6 +1,7 @@
 """csoftmax and its peers: for a case, each gives a function of no arguments that does the work once, or None.
 
-Where a library can write into an array that is there already, it does so (`out=`); "fresh" ones return a new one.
+Where a library can write into an array that is there already, it does so (`out=`), all of them into the same one:
+memory is not equally fast everywhere. "fresh" ones return a new one.
 """
 
 import os
@@ -15,13 +16,13 @@ import csoftmax
 WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad")  # functions
 
 
-def ours(case, logits, target, n_threads, fresh, axis=None):
+def ours(case, logits, target, n_threads, out, axis=None):
     """With None, as many threads as pay; bench.py sets the limit of OpenMP."""
     function = getattr(csoftmax, case.function)
     axis = case.axis if axis is None else axis
     options = {} if n_threads is None else {"n_threads": n_threads}
-    if not fresh and case.function in WRITES_ARRAY:
-        options["out"] = np.empty_like(logits)
+    if out is not None and case.function in WRITES_ARRAY:
+        options["out"] = out
     if case.is_smoothed:
         options |= {"weight": case.weight(), "label_smoothing": LABEL_SMOOTHING}
     if case.function.startswith(("cross_entropy", "log_prob")):
@@ -49,7 +50,7 @@ def along(weight, case):
     return weight.reshape([-1 if i == case.axis else 1 for i in range(len(case.shape))])
 
 
-def numpy_formula(case, logits, target, n_threads, fresh):
+def numpy_formula(case, logits, target, n_threads, out):
     """What people write."""
     axis, operation, weight = case.axis, case.operation, case.weight()
     rows = logits.size // case.n_classes
@@ -93,7 +94,7 @@ def numpy_formula(case, logits, target, n_threads, fresh):
     return formula
 
 
-def scipy(case, logits, target, n_threads, fresh):
+def scipy(case, logits, target, n_threads, out):
     from scipy import special
 
     if case.operation.startswith("cross_entropy"):
@@ -107,7 +108,7 @@ def scipy(case, logits, target, n_threads, fresh):
     return lambda: operation(logits, axis=case.axis)
 
 
-def torch(case, logits, target, n_threads, fresh):
+def torch(case, logits, target, n_threads, out):
     import torch
 
     torch.set_num_threads(n_threads)
@@ -134,13 +135,13 @@ def torch(case, logits, target, n_threads, fresh):
     if case.operation == "logsumexp":
         return lambda: torch.logsumexp(x, axis)
     operation = getattr(torch, case.operation)
-    if fresh:
+    if out is None:
         return lambda: operation(x, axis)
-    out = torch.empty_like(x)
+    out = torch.from_numpy(out)
     return lambda: operation(x, axis, out=out)
 
 
-def jax(case, logits, target, n_threads, fresh):
+def jax(case, logits, target, n_threads, out):
     import jax
     import jax.numpy as jnp
 
@@ -170,7 +171,7 @@ def jax(case, logits, target, n_threads, fresh):
     return lambda: work(x).block_until_ready()
 
 
-def onnxruntime(case, logits, target, n_threads, fresh):
+def onnxruntime(case, logits, target, n_threads, out):
     import onnxruntime
     from onnx import TensorProto, helper
 
@@ -222,16 +223,16 @@ def onnxruntime(case, logits, target, n_threads, fresh):
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(logits))
     if takes_target:
         binding.bind_ortvalue_input("y", onnxruntime.OrtValue.ortvalue_from_numpy(target))
-    if fresh:
+    if out is None:
         binding.bind_output("out")
     else:
-        binding.bind_ortvalue_output(
-            "out", onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(result, case.dtype))
-        )
+        if result != logits.shape:
+            out = np.empty(result, case.dtype)
+        binding.bind_ortvalue_output("out", onnxruntime.OrtValue.ortvalue_from_numpy(out))
     return lambda: session.run_with_iobinding(binding)
 
 
-def sklearn(case, logits, target, n_threads, fresh):
+def sklearn(case, logits, target, n_threads, out):
     from sklearn._loss import HalfMultinomialLoss
 
     if (
@@ -249,9 +250,8 @@ def sklearn(case, logits, target, n_threads, fresh):
     if not case.with_grad:
         losses = partial(loss.loss, y, logits, loss_out=loss_out, n_threads=n_threads)
         return lambda: -losses() if case.operation == "log_prob" else losses().mean()
-    gradient_out = np.empty_like(logits)
     return lambda: loss.loss_gradient(
-        y, logits, loss_out=loss_out, gradient_out=gradient_out, n_threads=n_threads
+        y, logits, loss_out=loss_out, gradient_out=out, n_threads=n_threads
     )
 
 
@@ -270,21 +270,22 @@ def contestants(case, n_threads, peers=PEERS):
     """Name to function for all who take part in the case; ours is first."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     logits, target = case.arrays()
-    table = {"csoftmax": ours(case, logits, target, None, False)}
+    out = np.empty_like(logits)
+    table = {"csoftmax": ours(case, logits, target, None, out)}
     if case.is_smoothed:  # the same arrays without weights and smoothing
         plain = replace(case, operation=case.function)
-        table["csoftmax plain"] = ours(plain, logits, target, None, False)
+        table["csoftmax plain"] = ours(plain, logits, target, None, out)
     if case.function in WRITES_ARRAY:
-        table["csoftmax fresh"] = ours(case, logits, target, None, True)
+        table["csoftmax fresh"] = ours(case, logits, target, None, None)
     if case.group == "one long row":
-        table["csoftmax one thread"] = ours(case, logits, target, 1, False)
+        table["csoftmax one thread"] = ours(case, logits, target, 1, out)
     if case.group == "other axis" and case.operation in OPERATIONS:  # the same rows, contiguous
         rows = np.ascontiguousarray(np.moveaxis(logits, case.axis, -1))
-        table["csoftmax last axis"] = ours(case, rows, target, None, False, -1)
+        table["csoftmax last axis"] = ours(case, rows, target, None, np.empty_like(rows), -1)
     for name, make in PEERS.items():
         if name not in peers:
             continue
-        table[name] = make(case, logits, target, n_threads, False)
+        table[name] = make(case, logits, target, n_threads, out)
         if name in HAS_OUT and case.operation in ("softmax", "log_softmax"):
-            table[name + " fresh"] = make(case, logits, target, n_threads, True)
+            table[name + " fresh"] = make(case, logits, target, n_threads, None)
     return {name: work for name, work in table.items() if work is not None}
