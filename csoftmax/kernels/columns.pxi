@@ -32,6 +32,28 @@ cdef inline void fold_lanes(double *total, double *carry, floating like) noexcep
             total[l] += carry[l]
 
 
+cdef inline double sum_of_lanes(
+    const double *total, const double *carry, bint carried, double *sum_carry,
+) noexcept nogil:
+    """Of two neighbours."""
+    return exact_sum(total[0], carry[0] if carried else 0, total[16], carry[16] if carried else 0, sum_carry)
+
+
+cdef inline void fold_few(const double *total, const double *carry, bint carried, double *sum) noexcept nogil:
+    """fold_lanes() in registers, for few classes; `carried`, a constant, tells whether there are carries yet."""
+    cdef double a, b, c, d, a_carry, b_carry, c_carry, d_carry
+    cdef int l
+    for l in range(16):
+        a = sum_of_lanes(total + l, carry + l, carried, &a_carry)
+        b = sum_of_lanes(total + l + 32, carry + l + 32, carried, &b_carry)
+        c = sum_of_lanes(total + l + 64, carry + l + 64, carried, &c_carry)
+        d = sum_of_lanes(total + l + 96, carry + l + 96, carried, &d_carry)
+        a = exact_sum(a, a_carry, b, b_carry, &a_carry)
+        c = exact_sum(c, c_carry, d, d_carry, &c_carry)
+        a = exact_sum(a, a_carry, c, c_carry, &a_carry)
+        sum[l] = a + a_carry
+
+
 cdef inline void tops_of_lanes(
     const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, floating *maximum,
 ) noexcept nogil:
@@ -83,8 +105,8 @@ cdef inline void sums_of_few(
     floating *sum_of_all,       # OUT  (16,)
 ) noexcept nogil:
     """Up to 16 classes. Lanes without classes count as zeros: sums with them are left out."""
-    cdef double[128] total      # (8 lanes of classes, 16 rows)
-    cdef floating[16] all
+    cdef double[128] total, carry   # (8 lanes of classes, 16 rows)
+    cdef floating[16] all, low
     cdef Py_ssize_t size = n_classes if n_classes < 8 else 8
     cdef Py_ssize_t n_pairs = n_classes - 8 if n_classes > 8 else 0
     cdef Py_ssize_t lane
@@ -97,13 +119,23 @@ cdef inline void sums_of_few(
         p = terms + lane * stride
         q = p + 8 * stride
         for l in range(16):
-            total[16 * lane + l] = below(p[l], top[l]) + below(q[l], top[l])
+            total[16 * lane + l] = below(p[l], top[l])
+        for l in range(16):
+            low[l] = below(q[l], top[l])
+        if floating is double:
+            for l in range(16):
+                carry[16 * lane + l] = 0
+        add_to_totals(<const floating *>&low[0], &total[16 * lane], &carry[16 * lane])
+        add_to_totals(<const floating *>&low[8], &total[16 * lane + 8], &carry[16 * lane + 8])
         for l in range(16):
             all[l] += p[l] + q[l]
     for lane in range(n_pairs, size):
         p = terms + lane * stride
         for l in range(16):
             total[16 * lane + l] = below(p[l], top[l])
+        if floating is double and n_classes > 8:
+            for l in range(16):
+                carry[16 * lane + l] = 0
         for l in range(16):
             all[l] += p[l]
     for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
@@ -111,7 +143,11 @@ cdef inline void sums_of_few(
             total[16 * lane + l] = 0
     for l in range(16):
         sum_of_all[l] = all[l]
-    if size <= 2:
+    if floating is double and n_classes > 8:
+        fold_few(<const double *>&total[0], <const double *>&carry[0], True, sum)
+    elif floating is double and n_classes > 4:
+        fold_few(<const double *>&total[0], <const double *>&carry[0], False, sum)
+    elif size <= 2:
         for l in range(16):
             sum[l] = total[l] + total[l + 16]
     elif size <= 4:
@@ -150,15 +186,14 @@ cdef inline void add_groups(
                 low[l] += below(p[l + step], top[l])
                 high[l] += below(q[l + step], top[l])
                 all[l] += p[l + step] + q[l + step]
-            if n_groups > 2:
+            if n_groups == 3:
                 low[l] += below(p[l + 2 * step], top[l])
                 high[l] += below(q[l + 2 * step], top[l])
                 all[l] += p[l + 2 * step] + q[l + 2 * step]
-            if n_groups > 3:
-                low[l] += below(p[l + 3 * step], top[l])
-                high[l] += below(q[l + 3 * step], top[l])
-                all[l] += p[l + 3 * step] + q[l + 3 * step]
-            low[l] += high[l]
+            if n_groups == 4:
+                low[l] += below(p[l + 2 * step], top[l]) + below(p[l + 3 * step], top[l])
+                high[l] += below(q[l + 2 * step], top[l]) + below(q[l + 3 * step], top[l])
+                all[l] += (p[l + 2 * step] + q[l + 2 * step]) + (p[l + 3 * step] + q[l + 3 * step])
         if first:
             for l in range(16):
                 total[16 * lane + l] = low[l]
@@ -168,6 +203,8 @@ cdef inline void add_groups(
         else:
             add_to_totals(<const floating *>&low[0], total + 16 * lane, carry + 16 * lane)
             add_to_totals(<const floating *>&low[8], total + 16 * lane + 8, carry + 16 * lane + 8)
+        add_to_totals(<const floating *>&high[0], total + 16 * lane, carry + 16 * lane)
+        add_to_totals(<const floating *>&high[8], total + 16 * lane + 8, carry + 16 * lane + 8)
 
 
 cdef inline void add_block(

@@ -88,20 +88,26 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
             total[l] = sum
 
 
+cdef inline double exact_sum(double a, double a_carry, double b, double b_carry, double *carry) noexcept nogil:
+    """a + b, and what rounding takes and has taken (Knuth's two-sum)."""
+    cdef double sum = a + b
+    cdef double back = sum - a
+    carry[0] = (a_carry + b_carry) + ((a - (sum - back)) + (b - back))
+    return sum
+
+
 cdef inline void add_exactly(
     const double *a, const double *a_carry, const double *b, const double *b_carry, Py_ssize_t step, int n,
     double *sum, double *carry, floating like,
 ) noexcept nogil:
     """n sums of two, a constant of at most 8; in float64 with what rounding takes. `step` is that between summands."""
     cdef double[8] s, c
-    cdef double back
     cdef int l
     for l in range(n):
-        s[l] = a[l * step] + b[l * step]
-        if floating is double:
-            back = s[l] - a[l * step]
-            c[l] = (a_carry[l * step] + b_carry[l * step]) + (
-                (a[l * step] - (s[l] - back)) + (b[l * step] - back))
+        if floating is float:
+            s[l] = a[l * step] + b[l * step]
+        else:
+            s[l] = exact_sum(a[l * step], a_carry[l * step], b[l * step], b_carry[l * step], &c[l])
     for l in range(n):
         sum[l] = s[l]
     if floating is double:

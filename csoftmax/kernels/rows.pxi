@@ -1,10 +1,10 @@
 # Tiles of contiguous rows: classes are lanes. What is computed for a row, and in which order, depends on n_classes
 # alone; columns.pxi computes the same in the same order with rows as lanes.
 #
-# The order of a sum, for a chunk of n classes: class j belongs to lane j % 16. Of 64 classes, a lane adds its four in
-# the dtype, then lanes l and l + 8 are added, and the eight sums go on in double. In the end neighbours are added,
-# then neighbours of those, and so on. (All terms, the maximum's too, may be added in any order: from that sum a whole
-# number is found.)
+# The order of a sum, for a chunk of n classes: class j belongs to lane j % 16. Of 64 classes, a lane adds two and two
+# in the dtype, then those, and goes on in double, where lanes l and l + 8 are one; in float64, which has no wider type,
+# it keeps what rounding takes, from 5 classes on. In the end neighbours are added, then neighbours of those, and so on.
+# (All terms, the maximum's too, may be added in any order: from that sum a whole number is found.)
 
 cdef enum:
     FOLD = 8                # rows whose lanes are folded together
@@ -118,7 +118,6 @@ cdef inline void sums_of_row(
     floating *all,              # OUT  (16,), of all terms
 ) noexcept nogil:
     cdef floating[16] sums, everything
-    cdef floating[8] pairs
     cdef const floating *p
     cdef Py_ssize_t j = 0
     cdef int l
@@ -132,19 +131,18 @@ cdef inline void sums_of_row(
     while j < n_classes:
         p = terms + j
         for l in range(16):
-            sums[l] = ((below(p[l], top) + below(p[l + 16], top)) + below(p[l + 32], top)) + below(p[l + 48], top)
+            sums[l] = (below(p[l], top) + below(p[l + 16], top)) + (below(p[l + 32], top) + below(p[l + 48], top))
         for l in range(16):
             everything[l] += (p[l] + p[l + 16]) + (p[l + 32] + p[l + 48])
         j += 64
-        for l in range(8):
-            pairs[l] = sums[l] + sums[l + 8]
-        add_to_totals(<const floating *>&pairs[0], total, carry)
+        add_to_totals(<const floating *>&sums[0], total, carry)
+        add_to_totals(<const floating *>&sums[8], total, carry)
     copy_lanes(<const floating *>&everything[0], all)
 
 
 cdef inline void fold_rows(
     const double *totals, const double *carries,    # IN   (FOLD, 8)
-    bint carried,               # whether the carries count: columns.pxi has none for few classes
+    bint carried,               # whether the carries count: sums of four classes have none
     double *sum,                # OUT  (FOLD,)
     floating like,
 ) noexcept nogil:
@@ -240,7 +238,7 @@ cdef void measure_rows(
                 t = terms + (first + row - 1 if keep_terms else (row - 1) % 2) * term_stride
                 sums_of_row(<const floating *>t, n_classes, at_top[side + row - 1], &totals[8 * (row - 1)],
                             &carries[8 * (row - 1)], &alls[16 * (row - 1)])
-        fold_rows(<const double *>&totals[0], <const double *>&carries[0], n_classes > 16, &below_top[0],
+        fold_rows(<const double *>&totals[0], <const double *>&carries[0], n_classes > 4, &below_top[0],
                   top[0])
         for l in range(64):
             all_eights[l] = alls[2 * l] + alls[2 * l + 1]

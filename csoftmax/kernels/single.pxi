@@ -35,12 +35,14 @@ cdef inline void measure_short(
     at_top[0] = <floating>unit(top) if near else term(top, origin, least, magic, False)
     for l in range(16):
         sums[l] = below(terms[l], at_top[0])
-    for first in range(16, 16 * n_groups, 16):
-        for l in range(16):
-            sums[l] += below(terms[first + l], at_top[0])
+        if n_groups > 1:
+            sums[l] += below(terms[16 + l], at_top[0])
+        if n_groups > 2:
+            sums[l] += below(terms[32 + l], at_top[0]) + below(terms[48 + l], at_top[0])
     for l in range(8):
-        total[l], carry[l] = sums[l] + sums[l + 8], 0
-    below_top = fold_row(<const double *>&total[0], <const double *>&carry[0], n_groups > 1, top)
+        total[l], carry[l] = sums[l], 0
+    add_to_totals(<const floating *>&sums[8], &total[0], &carry[0])
+    below_top = fold_row(<const double *>&total[0], <const double *>&carry[0], n_classes > 4, top)
     n_tops = tops_in_lanes(<const floating *>terms, at_top[0])
     for first in range(16, 16 * n_groups, 16):
         n_tops += tops_in_lanes(<const floating *>terms + first, at_top[0])
@@ -71,7 +73,7 @@ cdef inline void measure_row(
     at_top[0] = term(top, origin, least, magic, False)
     terms_of_row(x, n_classes, 0, 0, origin, least, magic, terms)
     sums_of_row(<const floating *>terms, n_classes, at_top[0], &total[0], &carry[0], &all[0])
-    below_top = fold_row(&total[0], &carry[0], n_classes > 16, top)
+    below_top = fold_row(&total[0], &carry[0], n_classes > 4, top)
     for l in range(8):
         all[l] += all[l + 8]
     maximum[0] = top

@@ -123,8 +123,38 @@ FAULTS = [
     (
         "a lane of three groups loses its third",
         KERNELS + "columns.pxi",
-        "            if n_groups > 2:",
-        "            if n_groups > 3:",
+        "            if n_groups == 3:",
+        "            if n_groups == 9:",
+    ),
+    (
+        "sums of few float64 classes lose what rounding takes",
+        KERNELS + "columns.pxi",
+        "        sum[l] = a + a_carry\n",
+        "        sum[l] = a\n",
+    ),
+    (
+        "parts of columns are read to their full width",
+        KERNELS + "tile.pxi",
+        "<const char *>x + j * source.class_stride, part.n_rows * item)",
+        "<const char *>x + j * source.class_stride, part.width * item)",
+    ),
+    (
+        "a first tile of columns that is shorter begins too late",
+        "csoftmax/_batch.pyx",
+        "    start = start if start > 0 else 0\n",
+        "    start = start if start > 0 else task.skew\n",
+    ),
+    (
+        "the last share of targets is not checked",
+        "csoftmax/_batch.pyx",
+        "    return TARGETS if n - share * TARGETS > TARGETS else n - share * TARGETS\n",
+        "    return TARGETS if n - share * TARGETS > TARGETS else 0\n",
+    ),
+    (
+        "the last block of losses is not added",
+        "csoftmax/_batch.pyx",
+        "    for block in range(n_blocks):\n        total += p[block * LOSSES]\n",
+        "    for block in range(n_blocks - 1):\n        total += p[block * LOSSES]\n",
     ),
     (
         "sums of columns take what lies behind the last class",
