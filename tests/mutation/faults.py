@@ -145,12 +145,6 @@ FAULTS = [
         "    start = start if start > 0 else task.skew\n",
     ),
     (
-        "the last share of targets is not checked",
-        "csoftmax/_batch.pyx",
-        "    return TARGETS if n - share * TARGETS > TARGETS else n - share * TARGETS\n",
-        "    return TARGETS if n - share * TARGETS > TARGETS else 0\n",
-    ),
-    (
         "the last block of losses is not added",
         "csoftmax/_batch.pyx",
         "    for block in range(n_blocks):\n        total += p[block * LOSSES]\n",
@@ -335,7 +329,7 @@ FAULTS = [
     (
         "a single row's second group is left out of the sum",
         KERNELS + "single.pxi",
-        "            sums[l] += below(terms[first + l], at_top[0])\n",
+        "            sums[l] += below(terms[16 + l], at_top[0])\n",
         "            sums[l] += 0\n",
     ),
     # ---- backward ----
@@ -385,15 +379,15 @@ FAULTS = [
     ),
     (
         "targets are checked but for the last",
-        "csoftmax/_batch.pyx",
-        "    for i in range(n):\n        n_outside +=",
-        "    for i in range(n - 1):\n        n_outside +=",
+        KERNELS + "tile.pxi",
+        "    for i in range(n):\n        count += <uint64_t>",
+        "    for i in range(n - 1):\n        count += <uint64_t>",
     ),
     (
         "the last losses are not summed",
         "csoftmax/_batch.pyx",
-        "                lanes[0] += p[i]\n",
-        "                pass\n",
+        "        lanes[0] += loss[i]\n",
+        "        pass\n",
     ),
     (
         "ignored rows count in the divisor",
