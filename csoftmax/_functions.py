@@ -57,7 +57,7 @@ def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Notes
     -----
     Each result is within 3 units in the last place, also where it is subnormal; without fused
-    multiply-add (the baseline build) this and all other bounds are half a unit wider. A row that
+    multiply-add (the baseline build) this and all other bounds are one unit wider. A row that
     holds NaN or +inf, or nothing but -inf, is NaN; other finite or -inf values never give NaN.
 
     References
@@ -116,7 +116,7 @@ def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     -----
     The sum leaves out the maximum's own term, so that results near zero keep all their digits: where
     the formula ``x - logsumexp(x)`` gives 0, this gives the small negative number. Each result is within
-    2.5 units in the last place (float64: 3.5), near zero too. Special values are those of `softmax`, with
+    3 units in the last place (float64: 3.5), near zero too. Special values are those of `softmax`, with
     -inf for a probability of zero.
 
     References
@@ -341,7 +341,7 @@ def cross_entropy_with_grad(
     Notes
     -----
     The target's entry is minus the sum of the other probabilities, not p - 1: it keeps its digits
-    where p is close to one. Each entry is within 3 units in the last place (float64: 4.5), 1.5 more with
+    where p is close to one. Each entry is within 3.5 units in the last place (float64: 4.5), 1.5 more with
     weights; with label smoothing or probability targets within 8 units of the larger of its two parts.
 
     References
