@@ -56,8 +56,8 @@ cdef enum:
     STACK_BYTES = 16384             # scratch of small calls
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
-# An output of this size does not stay in the cache. That of rows may be larger: fetched before it is written, which for
-# columns would take the cache from the tile, it comes and goes as fast.
+# An output of this size does not stay in the cache. Tiles of rows may have a larger one: fetched before it is written,
+# it comes and goes as fast. Tiles of columns would lose their own place in the cache to it.
 cdef Py_ssize_t STREAM_BYTES = 16 << 20, STREAM_ROW_BYTES = 56 << 20
 cdef Py_ssize_t FETCH_BYTES = 6 << 20       # one of this size is far from the second level
 
@@ -516,12 +516,14 @@ cdef Py_ssize_t first_outside(const int64_t *target, Py_ssize_t n, Py_ssize_t n_
     if n_threads == 1:
         for share in range(n_shares):
             n_outside += kernels.count_outside(target + share * TARGETS, targets_of(share, n), n_classes)
-            n_equal += kernels.count_equal(target + share * TARGETS, targets_of(share, n), ignore_index)
+            if has_ignore_index:
+                n_equal += kernels.count_equal(target + share * TARGETS, targets_of(share, n), ignore_index)
     else:   # sums of integers: the same in any order
         for share in prange(n_shares, schedule="static", num_threads=n_threads):
             n_outside += kernels.count_outside(target + share * TARGETS, targets_of(share, n), n_classes)
-            n_equal += kernels.count_equal(target + share * TARGETS, targets_of(share, n), ignore_index)
-    n_ignored[0] = n_equal if has_ignore_index else 0
+            if has_ignore_index:
+                n_equal += kernels.count_equal(target + share * TARGETS, targets_of(share, n), ignore_index)
+    n_ignored[0] = n_equal
     if n_outside > (0 if 0 <= ignore_index < n_classes else n_ignored[0]):
         for i in range(n):
             if not (has_ignore_index and target[i] == ignore_index) and not 0 <= target[i] < n_classes:

@@ -259,7 +259,7 @@ def cross_entropy(
     Notes
     -----
     Small losses keep their digits: each is within the bound of `log_softmax`; with weights within 4 units in
-    the last place (float64: 6), with label smoothing or probability targets within 5.5 (7). Nothing of the
+    the last place (float64: 4.5), with label smoothing or probability targets within 5.5 (7). Nothing of the
     logits' size is written. A class without mass adds nothing, also if it is infinitely improbable. A row
     that holds NaN or +inf, or nothing but -inf, has the loss NaN, unless it is ignored.
 

@@ -25,7 +25,8 @@ ROWS = [1, 2, 5, 9, 17, 40, 257]
 FEW_ROWS = [5, 17]
 # (rows, classes) for which threads share out tiles or the chunks of a row, or whose classes are 4096 bytes apart.
 LARGE = [(1, 70_001), (3, 33_000), (1024, 65)]
-STREAMED = [(135_301, 31), (600, 7001)]  # 16 MB in either dtype: more than stays in the cache
+# More than stays in the cache, in either dtype: 16 MB of columns or of rows of several chunks, 56 of other rows.
+STREAMED = [(135_301, 31), (600, 7001), (14_700, 1000)]
 FLUSH = ["end", "start"]
 MISALIGNED = ["a byte before the end", "a byte behind the start"]
 GUARD = 64 * mmap.PAGESIZE

@@ -28,7 +28,7 @@ COUNTS = {
     "c_rows": (17, 136 * 2 * 3),  # single rows have one axis
     "c_batches": (20, PLAIN + SPECIAL + ONE_BYTE_OFF),
     "large": (78, 3 * 2 * 2),
-    "streamed": (4, 2 * 2 * 2),
+    "streamed": (4, 3 * 2 * 2),
 }
 
 

@@ -245,25 +245,36 @@ def test_in_place_gives_the_bits_of_out_of_place(rng, dtype, shape, axis, layout
         assert same_bits(view, expected)
 
 
-@pytest.mark.parametrize("shape", [(9, 2048), (2, 70, 1024), (3, 5, 1040)])
+# (2049, 1024) has two chunks; tiles of (200, 1040) have 16 rows, so that a first one may have 8 or fewer.
+@pytest.mark.parametrize(
+    "shape", [(9, 2048), (2, 70, 1024), (3, 5, 1040), (200, 1040), (2049, 1024)]
+)
 def test_columns_give_the_same_bits_wherever_they_begin_in_a_cache_line(rng, dtype, shape):
     axis = len(shape) - 2
     x = logits_of(rng, shape, dtype)
     target = rng.integers(0, shape[axis], shape[:-2] + shape[-1:])
     rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
     loss, grad = csoftmax.cross_entropy_with_grad(rows, target, reduction="none")
-    for shift in (0, 1, 4, 7, 15):
-        begun, out = (np.empty(x.size + 16, dtype)[s:][: x.size].reshape(shape) for s in (shift, 5))
+    size, line = x.size, 64 // x.itemsize
+
+    def begun_at(shift):
+        """An array that begins so many elements behind the start of a line, and what lies before and behind it."""
+        buffer = np.full(size + 4 * line, np.nan, dtype)
+        start = line + -buffer.ctypes.data % 64 // x.itemsize + shift
+        return buffer[start:][:size].reshape(shape), (buffer[:start], buffer[start + size :])
+
+    for shift in (0, 1, line // 2, line - 1):
+        (begun, around), (out, around_out) = begun_at(shift), begun_at(line - 1 - shift)
         begun[...] = x
         assert same_bits(csoftmax.logsumexp(begun, axis), csoftmax.logsumexp(rows))
-        assert same_bits(
-            np.moveaxis(csoftmax.softmax(begun, axis, out=out), axis, -1), csoftmax.softmax(rows)
-        )
+        got = np.moveaxis(csoftmax.softmax(begun, axis, out=out), axis, -1)
+        assert same_bits(got, csoftmax.softmax(rows))
         got = csoftmax.cross_entropy_with_grad(
             begun, target, axis=axis, reduction="none", out=begun
         )
         assert same_bits(got[0], loss)
         assert same_bits(np.moveaxis(begun, axis, -1), grad)
+        assert np.isnan(np.concatenate([*around, *around_out])).all()
 
 
 @pytest.mark.parametrize("n_rows", [17, 20, 24, 25])

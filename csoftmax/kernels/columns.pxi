@@ -104,7 +104,7 @@ cdef inline void sums_of_few(
     double *sum,                # OUT  (16,), of the terms below top
     floating *sum_of_all,       # OUT  (16,)
 ) noexcept nogil:
-    """Up to 16 classes. Lanes without classes count as zeros: sums with them are left out."""
+    """Up to 16 classes. Lanes without classes count as zeros: of up to four, sums with them are left out."""
     cdef double[128] total, carry   # (8 lanes of classes, 16 rows)
     cdef floating[16] all, low
     cdef Py_ssize_t size = n_classes if n_classes < 8 else 8

@@ -301,7 +301,7 @@ static inline void transpose_wide_f32(const float *from, ptrdiff_t from_stride, 
 #define transpose_wide_f32 transpose_f32
 #endif
 
-/* Ask for a cache line that will be read in the next tile; any address will do. */
+/* Ask for a cache line that will be read in the next tile, or written in this one; any address will do. */
 static inline void prefetch(const void *address)
 {
 #if defined(__GNUC__) || defined(__clang__)

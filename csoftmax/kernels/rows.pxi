@@ -184,7 +184,7 @@ cdef void measure_rows(
     Py_ssize_t n_classes,
     Py_ssize_t row_stride,
     Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
-    const char *output,         # (n_rows, n_classes), fetched likewise; or NULL
+    const char *output,         # (n_rows, n_classes), fetched likewise; or NULL, or x itself, which is there
     bint keep_terms,
     Py_ssize_t term_stride,
     floating *terms,            # OUT  (n_rows, term_stride), or scrap of (2, term_stride) if they are not kept
@@ -326,7 +326,7 @@ cdef void cost_of_rows(
     double *cost,               # OUT  (n_rows,), sum of mass * (maximum - x)
     double *total_mass,         # OUT  (n_rows,), unless shared
 ) noexcept nogil:
-    """In the order of sums_of_row."""
+    """Of 64 classes a lane adds its four, then lanes l and l + 8 are added in the dtype; from there on as terms."""
     cdef double[64] totals, carries, masses, mass_carries
     cdef double[8] folded
     cdef Py_ssize_t first = 0, n, row

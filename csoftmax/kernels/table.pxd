@@ -42,7 +42,7 @@ cdef struct Task:
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
-    bint fetch_output       # out, rows of one chunk, does not stay in the nearest caches: fetched before it is written
+    bint fetch_output       # out, rows of one chunk, is far from the caches: it, or its ends, are fetched before
     bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes
@@ -112,7 +112,7 @@ cdef struct State:          # what is known of some classes of a row
     double sum              # of exp(x - M) over the classes below the maximum
     double ties             # how many other classes share it; NaN if one is a NaN
 
-cdef struct Kernels:        # each for float32 and float64
+cdef struct Kernels:        # arrays: for float32 and for float64
     tile_function[2] tile
     # Single rows and states: csoftmax.h says what they do. row() returns `number`, a loss before it is rounded to the
     # dtype, and writes out for PROBABILITY, LOG_PROBABILITY, GRADIENT; scale is that of probabilities too.

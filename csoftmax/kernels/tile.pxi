@@ -222,9 +222,9 @@ cdef const floating *take(
             gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
         return room
     if source.columns:
-        stride[0] = source.class_stride // item
-        x = <const floating *>(source.data + offset) + part.first_class * stride[0]
+        x = <const floating *>(source.data + offset + part.first_class * source.class_stride)
         if part.n_rows == part.width and not source.collides:
+            stride[0] = source.class_stride // item
             part.ahead.start = <const char *>(x + part.width)
             part.ahead.row_step = item
             part.ahead.class_step = source.class_stride
@@ -891,12 +891,14 @@ cdef void mend(
     cdef int found = board.special[0]
     if task.output == GRADIENT and task.target != NULL:
         targets = task.target + part.first_row
-        for row in range(part.n_rows if task.n_chunks == 1 else 0):
-            to[row * row_step + place_of(targets[row], task.n_classes) * class_step] = at_target[row]
-        for row in range(part.n_rows if task.n_chunks > 1 else 0):
-            target = place_of(targets[row], task.n_classes) - part.first_class
-            if 0 <= target < part.n_classes:
-                to[row * row_step + target * class_step] = at_target[row]
+        if task.n_chunks == 1:
+            for row in range(part.n_rows):
+                to[row * row_step + place_of(targets[row], task.n_classes) * class_step] = at_target[row]
+        else:
+            for row in range(part.n_rows):
+                target = place_of(targets[row], task.n_classes) - part.first_class
+                if 0 <= target < part.n_classes:
+                    to[row * row_step + target * class_step] = at_target[row]
         if task.has_ignore_index:
             for row in range(part.n_rows):
                 found |= targets[row] == task.ignore_index
