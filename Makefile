@@ -135,7 +135,7 @@ peers:  ## install what `make bench` measures against
 	$(MAKE) build
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt
 
-bench: peers  ## all cases beside their peers: 25 minutes; writes the README's tables and figures
+bench: peers  ## all cases beside their peers: a quarter of an hour; writes the README's tables and figures
 	mkdir -p build
 	$(BIN)/python benchmarks/bench.py --json build/bench.json --figures docs/figures --readme README.md \
 		| tee docs/benchmarks.txt
