@@ -554,12 +554,14 @@ cdef enum:
     LOSSES = 1024                   # that are added to one sum, and these in order
 
 
-cdef void add_losses(double *loss, Py_ssize_t n) noexcept nogil:
-    """Leave the sum of n losses, in eight lanes, in the place of the first."""
+cdef void add_losses(double *losses, Py_ssize_t n, Py_ssize_t block) noexcept nogil:
+    """Leave the sum of a block of n losses, in eight lanes, in the place of its first."""
+    cdef double *loss = losses + block * LOSSES
     cdef double[8] lanes
     cdef Py_ssize_t i = 0
     cdef int l
     cdef fp_state state = fp_enter()
+    n = LOSSES if n - block * LOSSES > LOSSES else n - block * LOSSES
     for l in range(8):
         lanes[l] = 0
     while i + 8 <= n:
@@ -587,10 +589,10 @@ cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out, int n_t
     with nogil:
         if n_threads == 1:
             for block in range(n_blocks):
-                add_losses(p + block * LOSSES, LOSSES if n - block * LOSSES > LOSSES else n - block * LOSSES)
+                add_losses(p, n, block)
         else:
             for block in prange(n_blocks, schedule="static", num_threads=n_threads):
-                add_losses(p + block * LOSSES, LOSSES if n - block * LOSSES > LOSSES else n - block * LOSSES)
+                add_losses(p, n, block)
     state = fp_enter()
     for block in range(n_blocks):
         total += p[block * LOSSES]

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import sys
 
 import children
@@ -97,6 +98,28 @@ def test_same_bits_for_every_split_of_the_batch_with_options_too(rng, dtype, sha
         results = [results_of(x[part], some_rows(given, part), axis) for part in parts]
         together = {name: np.concatenate([part[name] for part in results]) for name in whole}
         assert different(together, whole) == []
+
+
+@pytest.mark.parametrize(
+    "n_rows", [131_073, 200_001]
+)  # so many that threads share targets and losses
+def test_targets_and_losses_of_very_many_rows_are_those_of_one_thread(rng, n_rows):
+    x, target = logits_of(rng, (n_rows, 3), "float64"), rng.integers(0, 3, n_rows)
+    target[::7] = -100
+    losses = csoftmax.cross_entropy(x, target, reduction="none", n_threads=1)
+    for reduction, divisor in (("sum", 1), ("mean", (target >= 0).sum())):
+        one = csoftmax.cross_entropy(x, target, reduction=reduction, n_threads=1)
+        # Fewer than n_rows / 1024 + 128 + 7 roundings on the way of each loss.
+        assert abs(one * divisor / math.fsum(losses) - 1) < (n_rows / 1024 + 137) * 2**-53
+        for n_threads in (2, 3, 8):
+            got = csoftmax.cross_entropy(x, target, reduction=reduction, n_threads=n_threads)
+            assert same_bits(got, one)
+    for place in (0, 32_767, 32_768, n_rows - 1):
+        wrong = target.copy()
+        wrong[place] = 3
+        for n_threads in (1, 2, 3):
+            with pytest.raises(IndexError, match=f"target 3 at position {place} "):
+                csoftmax.cross_entropy(x, wrong, n_threads=n_threads)
 
 
 @pytest.mark.parametrize("shape", [(20_000, 100), (60_000, 40), (15_000, 1000)])
