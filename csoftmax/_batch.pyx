@@ -54,6 +54,7 @@ cdef enum:
     COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
     SHORT_CALL = 4096               # elements of a call that takes less than letting others have the interpreter
     STACK_BYTES = 16384             # scratch of small calls
+    APART_BYTES = 16384             # between two threads' scratch: see run()
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
 # An output of this size does not stay in the cache. Tiles of rows may have a larger one: fetched before it is written,
@@ -422,6 +423,11 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     task.scratch_bytes = chunk_bytes * (
         1 + term_rooms(task) + (2 if needs_more_room(task) else 0))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
+    if n_threads > 1:
+        # What a processor fetches ahead of what it reads goes on behind the end of its thread's scratch. It would take
+        # from the next thread lines that this one is about to write: up to half of its time again, where the pages
+        # happen to lie so; 8192 bytes end it.
+        task.scratch_bytes += APART_BYTES
     size = task.board_bytes + task.scratch_bytes * n_threads if split else (
         (task.board_bytes + task.scratch_bytes) * n_threads)
     if size > STACK_BYTES:
