@@ -43,7 +43,7 @@ cdef extern from "numpy/arrayobject.h":
 cnp.import_array()
 
 cdef enum:
-    COLUMN_BYTES = 16384            # of a tile of columns: in the first-level cache, with its terms
+    COLUMN_BYTES = 12288            # of a tile of columns: in the first-level cache, with its terms and its output
     COLUMN_ELEMENTS = 32768         # of one with many classes: in the second level
     ROW_ELEMENTS = 4096             # of a tile of rows; but it has
     LEAST_ROWS = 32                 # so many rows, whose beginnings and ends overlap, if they fit into
