@@ -39,8 +39,9 @@ def once(work, n):
 # Seconds until the threads of the library that had the turn before have stopped spinning.
 PAUSE, PAUSE_AFTER = 0.01, {"ONNX Runtime": 0.06, "ONNX Runtime fresh": 0.06}
 # Seconds of calls before the one that is measured: threads that they wake may share a processor until the scheduler's
-# next tick, 4 ms later, and a processor that was idle reaches its speed only after 5 to 15 ms. A LONG call needs none.
-WAKING, LONG = 0.02, 0.05
+# next tick, 4 ms later, and a processor that was idle while one thread worked reaches its speed only after some tens of
+# milliseconds. A LONG call needs none.
+WAKING, LONG = 0.05, 0.1
 TINY_CALLS = 100  # at least, of a tiny call
 
 
