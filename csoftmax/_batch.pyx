@@ -45,6 +45,8 @@ cnp.import_array()
 cdef enum:
     COLUMN_BYTES = 12288            # of a tile of columns: in the first-level cache, with its terms and its output
     COLUMN_ELEMENTS = 32768         # of one with many classes: in the second level
+    PIECE_BYTES = 256               # at least, of an output's columns that are written at once, or neighbouring tiles
+    PIECES_BYTES = 393216           # fetch and write its lines twice; if all classes' pieces fit into the second level
     ROW_ELEMENTS = 4096             # of a tile of rows; but it has
     LEAST_ROWS = 32                 # so many rows, whose beginnings and ends overlap, if they fit into
     ROW_BYTES = 131072              # which is in the second level with their terms, and if
@@ -144,7 +146,7 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
     """Choose how tiles lie and how large they are. Nothing here changes a result."""
     cdef Py_ssize_t n = task.n_classes
     cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
-    cdef Py_ssize_t least_tiles, size
+    cdef Py_ssize_t least_tiles, least_rows, size
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
         and not is_backward(task)
@@ -163,6 +165,14 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
         task.tile_rows = (COLUMN_BYTES // item if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
             task.tile_rows = 16
+        if as_columns and task.output != NOTHING:
+            least_rows = PIECE_BYTES // item
+            if task.inner < 2 * least_rows:
+                least_rows = task.inner
+            if least_rows > PIECES_BYTES // item // chunk:
+                least_rows = PIECES_BYTES // item // chunk
+            if task.tile_rows < least_rows // 16 * 16:
+                task.tile_rows = least_rows // 16 * 16
         if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
             task.tile_rows = COLLIDING_ROWS
         if n * item > ALWAYS_LANES:
