@@ -63,6 +63,7 @@ cdef enum:
 # it comes and goes as fast. Tiles of columns would lose their own place in the cache to it.
 cdef Py_ssize_t STREAM_BYTES = 16 << 20, STREAM_ROW_BYTES = 56 << 20
 cdef Py_ssize_t FETCH_BYTES = 6 << 20       # one of this size is far from the second level
+cdef Py_ssize_t FETCH_CLASSES = 128         # more columns than of so many classes would not stay where they are fetched
 
 cdef enum:
     INTERRUPTED = -1                # beside the CSOFTMAX_ statuses: an exception is set
@@ -196,7 +197,8 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
         size = task.n_rows * n * item
         task.stream = (task.out.columns or task.out.rows) and size >= (
             STREAM_ROW_BYTES if task.orientation == ROWS and task.n_chunks == 1 else STREAM_BYTES)
-        task.fetch_output = task.out.rows and task.n_chunks == 1 and size >= FETCH_BYTES
+        task.fetch_output = size >= FETCH_BYTES and task.n_chunks == 1 and (
+            task.out.rows or task.out.columns and not task.stream and n <= FETCH_CLASSES)
     if as_columns:
         task.skew = skew_of(&task.x if task.output == NOTHING else &task.out, task, item)
     task.tiles_per_inner = (task.inner + task.skew + task.tile_rows - 1) // task.tile_rows

@@ -42,7 +42,7 @@ cdef struct Task:
     Output output
     Orientation orientation
     bint stream             # out is too large to stay in the cache
-    bint fetch_output       # out, rows of one chunk, is far from the caches: it, or its ends, are fetched before
+    bint fetch_output       # out, of one chunk, is far from the caches: it, or its rows' ends, are fetched before
     bint keep_terms         # exponentials stay in scratch until they are written; else they are computed again
     Py_ssize_t n_rows
     Py_ssize_t n_classes

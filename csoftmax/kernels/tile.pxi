@@ -444,8 +444,8 @@ cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept no
         prefetch(task.out.data + offset + part.n_rows * task.n_classes * item - 1)
         return
     part.output.start = task.out.data + offset
-    part.output.row_step = task.n_classes * item
-    part.output.class_step = 16 * item
+    part.output.row_step = item if task.out.columns else task.n_classes * item
+    part.output.class_step = task.out.class_stride if task.out.columns else 16 * item
 
 
 cdef void measure(
@@ -456,7 +456,7 @@ cdef void measure(
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
     cdef const floating *first
-    if task.fetch_output:
+    if task.fetch_output and (task.out.rows or part.orientation == COLUMNS):
         find_output(task, part, <Py_ssize_t>sizeof(floating))
     if part.orientation == COLUMNS:
         measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, &part.output, terms, maximum,
