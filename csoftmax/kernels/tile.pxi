@@ -176,6 +176,9 @@ cdef inline void put_block(void *to, const void *start, size_t size, bint stream
 
 # ---- A part of a tile: all its rows, or rows as lanes, and a chunk of its classes ----
 
+cdef enum:
+    COPIED_AHEAD = 24           # classes: as many as the few sets hold into which colliding ones fall
+
 cdef struct Part:
     Orientation orientation
     Py_ssize_t first_row, n_rows
@@ -234,6 +237,8 @@ cdef const floating *take(
         return room
     if source.columns:          # where lines collide, what is fetched for the next tile would be lost before it comes
         for j in range(part.n_classes):
+            for row in range(0, part.n_rows * item, 64):
+                prefetch(<const char *>x + (j + COPIED_AHEAD) * source.class_stride + row)
             memcpy(room + j * part.width, <const char *>x + j * source.class_stride, part.n_rows * item)
     elif source.rows:
         x = <const floating *>(source.data + offset) + part.first_class
