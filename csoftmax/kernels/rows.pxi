@@ -254,57 +254,72 @@ cdef void measure_rows(
             ties[first + row] = equal[row]
 
 
-cdef inline void add_costs(
-    const floating *x,          # IN   (64,)
-    const floating *mass,       # IN   (64,)
-    floating top,
+cdef inline void add_to_both(
+    const floating *costs,      # IN   (16,), of a block
+    const floating *masses,     # IN   (16,)
     bint with_mass,             # a constant
     double *total,              # INOUT (8,), the sum of mass * (top - x)
     double *carry,              # INOUT (8,)
     double *total_mass,         # INOUT (8,), if with_mass
     double *mass_carry,         # INOUT (8,), if with_mass
 ) noexcept nogil:
-    cdef floating[16] sums
     cdef floating[8] pairs
     cdef int l
-    for l in range(16):
-        sums[l] = cost_of_four(x + l, 16, mass + l, 16, top)
     for l in range(8):
-        pairs[l] = sums[l] + sums[l + 8]
+        pairs[l] = costs[l] + costs[l + 8]
     add_to_totals(<const floating *>&pairs[0], total, carry)
     if with_mass:
-        for l in range(16):
-            sums[l] = ((mass[l] + mass[l + 16]) + mass[l + 32]) + mass[l + 48]
         for l in range(8):
-            pairs[l] = sums[l] + sums[l + 8]
+            pairs[l] = masses[l] + masses[l + 8]
         add_to_totals(<const floating *>&pairs[0], total_mass, mass_carry)
 
 
 cdef inline void cost_of_row(
-    const floating *x, const floating *mass, Py_ssize_t n_classes, floating top, bint with_mass, double *total,
-    double *carry, double *total_mass, double *mass_carry,
+    const floating *x, const floating *mass,
+    Py_ssize_t ahead,           # from here to the same mass of the next tile, in elements
+    Py_ssize_t n_classes, floating top, bint with_mass, double *total, double *carry, double *total_mass,
+    double *mass_carry,
 ) noexcept nogil:
-    """add_costs() for a row, from zero; the last block is filled up with classes that cost nothing."""
-    cdef floating[64] last, last_mass
-    cdef floating[16] fill, zero
+    cdef floating[16] cost, sum_of_mass, last, last_mass
     cdef double[8] costs, cost_carry, masses, carries
     cdef Py_ssize_t j = 0
     cdef int l
     for l in range(8):
         costs[l] = cost_carry[l] = masses[l] = carries[l] = 0
     while j + 64 <= n_classes:
-        add_costs(x + j, mass + j, top, with_mass, &costs[0], &cost_carry[0], &masses[0], &carries[0])
+        if with_mass:
+            fetch_block(<const char *>(mass + j + ahead), 64 * sizeof(floating))
+        for l in range(16):
+            cost[l] = cost_of_four(x + j + l, 16, mass + j + l, 16, top)
+        if with_mass:
+            for l in range(16):
+                sum_of_mass[l] = ((mass[j + l] + mass[j + l + 16]) + mass[j + l + 32]) + mass[j + l + 48]
+        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, &costs[0], &cost_carry[0],
+                    &masses[0], &carries[0])
         j += 64
     if j < n_classes:
         for l in range(16):
-            fill[l], zero[l] = top, 0
-        for l in range(0, 64, 16):
-            copy_lanes(<const floating *>&fill[0], &last[l])
-            copy_lanes(<const floating *>&zero[0], &last_mass[l])
-        memcpy(last, x + j, (n_classes - j) * sizeof(floating))
-        memcpy(last_mass, mass + j, (n_classes - j) * sizeof(floating))
-        add_costs(<const floating *>&last[0], <const floating *>&last_mass[0], top, with_mass, &costs[0],
-                  &cost_carry[0], &masses[0], &carries[0])
+            cost[l] = sum_of_mass[l] = 0
+        if with_mass:
+            fetch_block(<const char *>(mass + j + ahead), 64 * sizeof(floating))
+        while j + 16 <= n_classes:
+            for l in range(16):
+                cost[l] = mul_add(mass[j + l], top - x[j + l], cost[l])
+            for l in range(16):
+                sum_of_mass[l] += mass[j + l]
+            j += 16
+        if j < n_classes:
+            load_lanes(x + j, n_classes - j, &last[0])
+            load_lanes(mass + j, n_classes - j, &last_mass[0])
+            for l in range(16):         # behind the last class: what costs nothing
+                last[l] = last[l] if l < n_classes - j else top
+                last_mass[l] = last_mass[l] if l < n_classes - j else 0
+            for l in range(16):
+                cost[l] = mul_add(last_mass[l], top - last[l], cost[l])
+            for l in range(16):
+                sum_of_mass[l] += last_mass[l]
+        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, &costs[0], &cost_carry[0],
+                    &masses[0], &carries[0])
     for l in range(8):
         total[l] = costs[l]
         carry[l] = cost_carry[l]
@@ -334,11 +349,11 @@ cdef void cost_of_rows(
         n = n_rows - first if n_rows - first < FOLD else FOLD
         for row in range(n):
             if not shared:
-                cost_of_row(x + (first + row) * row_stride, mass + (first + row) * mass_stride, n_classes,
-                            maximum[first + row], True, &totals[8 * row], &carries[8 * row], &masses[8 * row],
+                cost_of_row(x + (first + row) * row_stride, mass + (first + row) * mass_stride, n_rows * mass_stride,
+                            n_classes, maximum[first + row], True, &totals[8 * row], &carries[8 * row], &masses[8 * row],
                             &mass_carries[8 * row])
             else:
-                cost_of_row(x + (first + row) * row_stride, mass, n_classes, maximum[first + row], False,
+                cost_of_row(x + (first + row) * row_stride, mass, 0, n_classes, maximum[first + row], False,
                             &totals[8 * row], &carries[8 * row], NULL, NULL)
         fold_rows(<const double *>&totals[0], <const double *>&carries[0], True, &folded[0], maximum[0])
         memcpy(cost + first, folded, n * sizeof(double))
