@@ -46,6 +46,7 @@ def total_weight(
     ignore_index: int | None,
     weight: NDArray[np.float64] | None,
     sample_weight: NDArray[np.float64] | None,
+    n_threads: int,
 ) -> float: ...
 def plain_log_prob(
     logits: object, index: object, axis: object, temperature: object, n_threads: object

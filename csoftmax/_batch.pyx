@@ -569,7 +569,7 @@ cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_cla
 
 
 cdef enum:
-    LOSSES = 1024                   # that are added to one sum, and these in order
+    LOSSES = 1024                   # or weights that are added to one sum, and these in order
 
 
 cdef void add_losses(double *losses, Py_ssize_t n, Py_ssize_t block) noexcept nogil:
@@ -593,6 +593,17 @@ cdef void add_losses(double *losses, Py_ssize_t n, Py_ssize_t block) noexcept no
     fp_leave(state)
 
 
+cdef double sum_of_blocks(const double *sums, Py_ssize_t n_blocks, Py_ssize_t step) noexcept nogil:
+    """In order."""
+    cdef double total = 0
+    cdef Py_ssize_t block
+    cdef fp_state state = fp_enter()
+    for block in range(n_blocks):
+        total += sums[block * step]
+    fp_leave(state)
+    return total
+
+
 @cython.cdivision(True)  # over zero rows: NaN
 cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out, int n_threads):
     """Write the sum of losses, float64 and C-contiguous, over divisor to out, a float32 or float64 of no dimensions.
@@ -601,7 +612,7 @@ cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out, int n_t
     """
     cdef double *p = <double *>cnp.PyArray_DATA(losses)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), n_blocks = (n + LOSSES - 1) // LOSSES, block
-    cdef double total = 0
+    cdef double total
     cdef fp_state state
     n_threads = threads_for(n, n_blocks, n_threads)
     with nogil:
@@ -611,9 +622,8 @@ cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out, int n_t
         else:
             for block in prange(n_blocks, schedule="static", num_threads=n_threads):
                 add_losses(p, n, block)
+    total = sum_of_blocks(p, n_blocks, LOSSES)
     state = fp_enter()
-    for block in range(n_blocks):
-        total += p[block * LOSSES]
     total /= divisor
     if dtype_of(out):           # never -0.0
         (<double *>cnp.PyArray_DATA(out))[0] = total + 0.0
@@ -626,7 +636,30 @@ cdef double *doubles(cnp.ndarray values) noexcept:
     return NULL if values is None else <double *>cnp.PyArray_DATA(values)
 
 
-def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cnp.ndarray sample_weight):
+cdef double weight_of_block(
+    Py_ssize_t block,
+    Py_ssize_t n,               # rows, of which LOSSES are a block
+    const int64_t *target,      # (n,), or NULL for a weight of one
+    bint has_ignore_index, int64_t ignore_index,
+    const double *weight,       # (n_classes,), or NULL for ones
+    Py_ssize_t n_classes,
+    const double *sample_weight,        # (n,), or NULL for ones
+) noexcept nogil:
+    cdef Py_ssize_t i, end = (block + 1) * LOSSES
+    cdef double total = 0, one
+    cdef fp_state state = fp_enter()
+    for i in range(block * LOSSES, end if end < n else n):
+        if target != NULL and has_ignore_index and target[i] == ignore_index:
+            continue
+        one = 1 if sample_weight == NULL else sample_weight[i]
+        if weight != NULL:      # scanned, but another thread may have changed it since
+            one = one * weight[target[i]] if 0 <= target[i] < n_classes else one
+        total += one
+    fp_leave(state)
+    return total
+
+
+def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cnp.ndarray sample_weight, int n_threads):
     """Return the sum over the rows that are not ignored of the target's weight times the sample's.
 
     target is int64, C-contiguous and scanned, or None for a weight of one; weights are float64 and C-contiguous.
@@ -634,25 +667,23 @@ def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cn
     cdef const int64_t *classes = NULL if target is None else <int64_t *>cnp.PyArray_DATA(target)
     cdef const double *of_class = doubles(weight)
     cdef const double *of_sample = doubles(sample_weight)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(sample_weight if target is None else target), first, i
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(sample_weight if target is None else target)
     cdef Py_ssize_t n_classes = 0 if weight is None else cnp.PyArray_SIZE(weight)
+    cdef cnp.npy_intp n_blocks = (n + LOSSES - 1) // LOSSES
+    cdef cnp.ndarray sums = cnp.PyArray_EMPTY(1, &n_blocks, cnp.NPY_DOUBLE, 0)
+    cdef double *p = doubles(sums)
     cdef bint has_ignore_index = ignore_index is not None
     cdef int64_t ignored = ignore_index if has_ignore_index else 0
-    cdef double total = 0, block, one
-    cdef fp_state state = fp_enter()
+    cdef Py_ssize_t block
+    n_threads = threads_for(n, n_blocks, n_threads)
     with nogil:
-        for first in range(0, n, 1024):
-            block = 0
-            for i in range(first, first + 1024 if first + 1024 < n else n):
-                if classes != NULL and has_ignore_index and classes[i] == ignored:
-                    continue
-                one = 1 if of_sample == NULL else of_sample[i]
-                if of_class != NULL:    # scanned, but another thread may have changed it since
-                    one = one * of_class[classes[i]] if 0 <= classes[i] < n_classes else one
-                block += one
-            total += block
-    fp_leave(state)
-    return total
+        if n_threads == 1:
+            for block in range(n_blocks):
+                p[block] = weight_of_block(block, n, classes, has_ignore_index, ignored, of_class, n_classes, of_sample)
+        else:
+            for block in prange(n_blocks, schedule="static", num_threads=n_threads):
+                p[block] = weight_of_block(block, n, classes, has_ignore_index, ignored, of_class, n_classes, of_sample)
+    return sum_of_blocks(p, n_blocks, 1)
 
 
 cdef cnp.ndarray masses_of_classes(double smooth, cnp.ndarray weight, Py_ssize_t n_classes, int dtype):
@@ -905,7 +936,8 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
     loss = rows_like(x, number, cnp.PyArray_TYPE(x) if reduction == "none" else cnp.NPY_DOUBLE)
     divisor = 1
     if reduction == "mean":
-        divisor = cnp.PyArray_SIZE(y) - n_ignored if weight is None else total_weight(y, ignore_index, weight, None)
+        divisor = cnp.PyArray_SIZE(y) - n_ignored if weight is None else (
+            total_weight(y, ignore_index, weight, None, threads))
     cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, threads, None, weight, None, None,
                   label_smoothing, 1)
     if reduction == "none":

@@ -623,7 +623,7 @@ def negative_log_likelihood(
     divisor = float(target.size - n_ignored)
     if weight is not None:
         of_target = weight[index]
-        divisor = _batch.total_weight(target, ignore_index, weight, None)
+        divisor = _batch.total_weight(target, ignore_index, weight, None, 0)
         loss = np.where(
             of_target != 0,
             np.multiply(loss, of_target, where=of_target != 0, out=np.zeros(rows)),
@@ -837,7 +837,9 @@ def _any_cross_entropy(
         of_class = weight if probabilities is None else None
         divisor = float(math.prod(rows) - n_ignored)
         if of_class is not None or sample_weight is not None:
-            divisor = _batch.total_weight(target, ignore_index, of_class, sample_weight)
+            divisor = _batch.total_weight(
+                target, ignore_index, of_class, sample_weight, n_threads
+            )
     grad_weight = sample_weight
     if grad_output is not None:
         scales = grad_output if sample_weight is None else grad_output * sample_weight

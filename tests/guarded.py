@@ -172,7 +172,7 @@ def drivers(a, n_threads):
         "losses, all": lambda: loss(x, axis, None, None, a.loss, out, *last, q, **smooth),
         "reduce_losses": lambda: _batch.reduce_losses(a.total, 1.0, a.loss[-1:].reshape(()), 0),
         "scan_targets": lambda: _batch.scan_targets(y, a.n_classes, -100, 0),
-        "total_weight": lambda: _batch.total_weight(y, -100, a.weight, a.sample_weight),
+        "total_weight": lambda: _batch.total_weight(y, -100, a.weight, a.sample_weight, 1),
     }
 
 
