@@ -114,12 +114,33 @@ def test_targets_and_losses_of_very_many_rows_are_those_of_one_thread(rng, n_row
         for n_threads in (2, 3, 8):
             got = csoftmax.cross_entropy(x, target, reduction=reduction, n_threads=n_threads)
             assert same_bits(got, one)
+    weight, sample_weight = np.array([0.1, 3, 1 / 3]), rng.uniform(0.5, 2, n_rows)
+    options = {"weight": weight, "sample_weight": sample_weight}
+    losses = csoftmax.cross_entropy(x, target, reduction="none", n_threads=1, **options)
+    divisor = math.fsum((weight[target % 3] * sample_weight)[target >= 0])
+    one = csoftmax.cross_entropy(x, target, n_threads=1, **options)
+    # At most 1024 roundings in a block of weights, and one for each block; half a unit each.
+    assert abs(one * divisor / math.fsum(losses) - 1) < (n_rows / 512 + 1200) * 2**-53
+    for n_threads in (2, 3, 8):
+        assert same_bits(csoftmax.cross_entropy(x, target, n_threads=n_threads, **options), one)
     for place in (0, 32_767, 32_768, n_rows - 1):
         wrong = target.copy()
         wrong[place] = 3
         for n_threads in (1, 2, 3):
             with pytest.raises(IndexError, match=f"target 3 at position {place} "):
                 csoftmax.cross_entropy(x, wrong, n_threads=n_threads)
+
+
+@pytest.mark.parametrize("shape", [(6, 10, 200, 200), (8, 40, 150, 150), (9, 300, 45, 44)])
+def test_columns_that_are_fetched_or_go_past_the_cache_have_the_bits_of_their_parts(
+    rng, dtype, shape
+):
+    x, out = logits_of(rng, shape, dtype), np.empty(shape, dtype)
+    for function in (csoftmax.softmax, csoftmax.log_softmax):
+        assert function(x, 1, out=out) is out
+        for part in (0, -1):
+            rows = np.ascontiguousarray(np.moveaxis(x[part], 0, -1))
+            assert same_bits(np.moveaxis(function(rows), -1, 0), out[part])
 
 
 @pytest.mark.parametrize("shape", [(20_000, 100), (60_000, 40), (15_000, 1000)])
