@@ -149,9 +149,7 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
     cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
     cdef Py_ssize_t least_tiles, least_rows, size
     cdef bint as_columns = (
-        task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH
-        and not is_backward(task)
-    )
+        task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH)
     task.inner = inner_size(&task.x) if as_columns else task.n_rows
     find_lanes(&task.x, task, item)
     task.x.columns &= as_columns
@@ -161,7 +159,7 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
         find_lanes(&task.out, task, item)
         task.out.rows &= task.out.n_dims == 0 or task.out.strides[0] == n * item
     # Classes of short rows would not fill the lanes, and each row has a sum to fold: they are transposed.
-    if as_columns or n * item <= ALWAYS_LANES and not is_backward(task):
+    if as_columns or n * item <= ALWAYS_LANES:
         task.orientation = COLUMNS
         task.tile_rows = (COLUMN_BYTES // item if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
         if task.tile_rows < 16:
@@ -193,7 +191,7 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
     if task.tile_rows > MAX_TILE_ROWS:
         task.tile_rows = MAX_TILE_ROWS
     task.n_chunks = (n + CHUNK - 1) // CHUNK
-    if task.output != NOTHING and not is_backward(task):
+    if task.output != NOTHING:
         size = task.n_rows * n * item
         task.stream = (task.out.columns or task.out.rows) and size >= (
             STREAM_ROW_BYTES if task.orientation == ROWS and task.n_chunks == 1 else STREAM_BYTES)
@@ -394,8 +392,8 @@ cdef void run_rows(const Task *task, int dtype) noexcept nogil:
 
 
 cdef inline bint needs_more_room(const Task *task) noexcept nogil:
-    """For a tile's masses, or for what is added to its logits."""
-    return task.mass != NULL or task.has_probabilities or task.has_added
+    """For a tile's masses, for what is added to its logits, or for the gradient that goes back."""
+    return task.mass != NULL or has_other(task)
 
 
 cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nogil:

@@ -1013,9 +1013,11 @@ cdef inline void run_tile(
     cdef floating *mass_room = terms + term_rooms(task) * size
     cdef floating *spare = mass_room + size
     cdef Py_ssize_t chunk, n
-    if task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD:
-        for chunk in range(n_rows):
-            backward_row(task, first_row + chunk, room)
+    if task.output == SOFTMAX_BACKWARD:     # a constant in either: the loops are other ones
+        backward_tile(task, first_row, n_rows, False, room, terms, mass_room, spare)
+        return
+    if task.output == LOG_SOFTMAX_BACKWARD:
+        backward_tile(task, first_row, n_rows, True, room, terms, mass_room, spare)
         return
     if steps & MEASURE:
         chunk = first_chunk
