@@ -91,7 +91,6 @@ cdef inline void tops_of_group(
 ) noexcept nogil:
     """The same for 16 rows that are lanes."""
     cdef floating[16] high, place
-    cdef floating at = 0
     cdef Py_ssize_t j
     cdef const floating *p
     cdef int l
@@ -101,10 +100,9 @@ cdef inline void tops_of_group(
     for j in range(n_classes):
         p = y + j * stride
         for l in range(16):         # not as a choice of places, of which GCC 12 makes a jump that is often mistaken
-            place[l] += <floating>(p[l] > high[l]) * (at - place[l])
+            place[l] += <floating>(p[l] > high[l]) * (<floating>j - place[l])
         for l in range(16):
             high[l] = p[l] if p[l] > high[l] else high[l]
-        at += 1
     for l in range(16):
         largest[l] = high[l]
         top[l] = first_class + <int64_t>place[l] if place[l] >= 0 else top[l]
@@ -213,60 +211,80 @@ cdef inline void write_back_group(
         copy_lanes(<const floating *>&value[0], to + j * to_stride)
 
 
-cdef inline void backward_part(
-    const Task *task, Part *part, Backward *rows, bint log, bint write,
-    const floating *y, Py_ssize_t y_stride, const floating *g, Py_ssize_t g_stride, floating *to, Py_ssize_t to_stride,
+cdef inline void fold_backward_row(const double *lanes, double *sum) noexcept nogil:
+    cdef double[8] eights
+    cdef int l
+    for l in range(8):
+        eights[l] = lanes[l] + lanes[l + 8]
+    for l in range(4):
+        eights[l] += eights[l + 4]
+    sum[0] = (eights[0] + eights[2]) + (eights[1] + eights[3])
+
+
+cdef inline void fold_backward_group(double *lanes, double *sum) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int l
+    for i in range(0, 128, 16):
+        for l in range(16):
+            lanes[i + l] += lanes[i + 128 + l]
+    for i in range(0, 64, 16):
+        for l in range(16):
+            lanes[i + l] += lanes[i + 64 + l]
+    for l in range(16):
+        sum[l] = (lanes[l] + lanes[32 + l]) + (lanes[16 + l] + lanes[48 + l])
+
+
+cdef inline void add_part(
+    const Task *task, Part *part, Backward *rows, bint log, const floating *y, Py_ssize_t y_stride, const floating *g,
+    Py_ssize_t g_stride,
 ) noexcept nogil:
-    """Add up a part's rows, or write them."""
-    cdef Py_ssize_t row, n = part.n_classes, group
+    """Add up a part's rows; with the last chunk their sums are known."""
+    cdef Py_ssize_t row, n = part.n_classes, apart = 16 if task.n_chunks > 1 else 0     # else one place will do
+    cdef bint is_first = part.first_class == 0, is_last = part.first_class + n == task.n_classes
     cdef floating[16] top
+    cdef double *lanes
     cdef int l
     if part.orientation == ROWS:
         for row in range(part.n_rows):
-            if write:
-                write_back_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], rows.sum[row], log,
-                               to + row * to_stride)
-            else:
-                add_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], log,
-                        rows.top[row] - part.first_class, &rows.lanes[16 * row])
+            lanes = &rows.lanes[apart * row]
+            if is_first:
+                memset(lanes, 0, 16 * sizeof(double))
+            add_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], log, rows.top[row] - part.first_class,
+                    lanes)
+            if is_last:
+                fold_backward_row(<const double *>lanes, &rows.sum[row])
         return
     for row in range(0, part.width, 16):
-        if write:
+        fetch_lanes(&part.ahead, row, n, g[0])
+        fetch_lanes(&part.output, row, n, g[0])
+        lanes = &rows.lanes[apart * row]
+        if is_first:
+            memset(lanes, 0, 256 * sizeof(double))
+        for l in range(16):
+            top[l] = <floating>(rows.top[row + l] - part.first_class)
+        add_group(y + row, y_stride, g + row, g_stride, n, &rows.g_top[row], log, <const floating *>&top[0], lanes)
+        if is_last:
+            fold_backward_group(lanes, &rows.sum[row])
+
+
+cdef inline void write_part(
+    const Part *part, const Backward *rows, bint log, const floating *y, Py_ssize_t y_stride, const floating *g,
+    Py_ssize_t g_stride, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef Py_ssize_t row, n = part.n_classes, target
+    if part.orientation == ROWS:
+        for row in range(part.n_rows):
+            write_back_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], rows.sum[row], log,
+                           to + row * to_stride)
+    else:
+        for row in range(0, part.width, 16):
             write_back_group(y + row, y_stride, g + row, g_stride, n, &rows.g_top[row], &rows.sum[row], log, to + row,
                              to_stride)
-        else:
-            for l in range(16):
-                top[l] = <floating>(rows.top[row + l] - part.first_class)
-            add_group(y + row, y_stride, g + row, g_stride, n, &rows.g_top[row], log, <const floating *>&top[0],
-                      &rows.lanes[16 * row])
-
-
-cdef inline void finish_backward(Backward *rows, Orientation orientation, Py_ssize_t width, bint log) noexcept nogil:
-    cdef Py_ssize_t row
-    cdef double[8] eights
-    cdef double *lanes
-    cdef int l, i
-    for row in range(width if orientation == ROWS else 0):
-        lanes = &rows.lanes[16 * row]
-        for l in range(8):
-            eights[l] = lanes[l] + lanes[l + 8]
-        for l in range(4):
-            eights[l] += eights[l + 4]
-        rows.sum[row] = (eights[0] + eights[2]) + (eights[1] + eights[3])
-    for row in range(0, 0 if orientation == ROWS else width, 16):
-        lanes = &rows.lanes[16 * row]
-        for i in range(8):
-            for l in range(16):
-                lanes[16 * i + l] += lanes[16 * (i + 8) + l]
-        for i in range(4):
-            for l in range(16):
-                lanes[16 * i + l] += lanes[16 * (i + 4) + l]
-        for l in range(16):
-            rows.sum[row + l] = (lanes[l] + lanes[32 + l]) + (lanes[16 + l] + lanes[48 + l])
-    for row in range(width if log else 0):
-        rows.at_top[row] = value_at_top(rows.y_top[row], rows.g_top[row], rows.sum[row])
-    for row in range(width if log else 0):
-        rows.sum[row] += rows.g_top[row]
+    for row in range(part.n_rows if log else 0):
+        target = rows.top[row] - part.first_class
+        if 0 <= target < n:
+            to[row * to_stride + target if part.orientation == ROWS else target * to_stride + row] = (
+                <floating>rows.at_top[row])
 
 
 cdef inline void pick_tops(
@@ -288,17 +306,17 @@ cdef inline void backward_tile(
     """Three passes over the chunks: where the largest is, the sum, the values."""
     cdef Backward rows
     cdef Part part = part_of(task, first_row, n_rows, 0)
+    cdef Part other
     cdef bint is_there = task.n_chunks == 1
     cdef double[256] largest
     cdef const floating *y
     cdef const floating *g
     cdef floating *to
-    cdef Py_ssize_t chunk, row, y_stride = 0, g_stride = 0, to_stride = 0, target
+    cdef Py_ssize_t chunk, row, y_stride = 0, g_stride = 0, to_stride = 0
     for row in range(part.width):
         largest[row] = -INFINITY
         rows.top[row] = 0
         rows.y_top[row] = rows.g_top[row] = 0
-    memset(rows.lanes, 0, part.width * 16 * sizeof(double))
     for chunk in range(task.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
         y = take(task, &task.x, &part, room, False, &y_stride)
@@ -307,6 +325,7 @@ cdef inline void backward_tile(
                 top_of_row(y + row * y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
         else:
             for row in range(0, part.width, 16):
+                fetch_lanes(&part.ahead, row, part.n_classes, y[0])     # of the next tile; its g comes with the sums
                 tops_of_group(y + row, y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
     pick_tops(&task.x, first_row, n_rows, <const int64_t *>rows.top, rows.y_top, y[0])
     pick_tops(&task.other, first_row, n_rows, <const int64_t *>rows.top, rows.g_top, y[0])
@@ -316,20 +335,20 @@ cdef inline void backward_tile(
         if log:                 # whose sum is of g alone
             y, y_stride = g, g_stride
         else:
-            y = take(task, &task.x, &part, room, is_there, &y_stride)
-        backward_part(task, &part, &rows, log, False, y, y_stride, g, g_stride, <floating *>NULL, 0)
-    finish_backward(&rows, part.orientation, part.width, log)
+            other = part
+            y = take(task, &task.x, &other, room, is_there, &y_stride)
+        if task.fetch_output and part.orientation == COLUMNS:
+            find_output(task, &part, <Py_ssize_t>sizeof(floating))
+        add_part(task, &part, &rows, log, y, y_stride, g, g_stride)
+    for row in range(part.width if log else 0):
+        rows.at_top[row] = value_at_top(rows.y_top[row], rows.g_top[row], rows.sum[row])
+    for row in range(part.width if log else 0):
+        rows.sum[row] += rows.g_top[row]
     for chunk in range(task.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
         y = take(task, &task.x, &part, room, is_there, &y_stride)
         g = take(task, &task.other, &part, g_room, is_there, &g_stride)
         to = destination(task, &part, values, &to_stride)
-        backward_part(task, &part, &rows, log, True, y, y_stride, g, g_stride, to, to_stride)
-        for row in range(n_rows if log else 0):
-            target = rows.top[row] - part.first_class
-            if 0 <= target < part.n_classes and part.orientation == ROWS:
-                to[row * to_stride + target] = <floating>rows.at_top[row]
-            elif 0 <= target < part.n_classes:
-                to[target * to_stride + row] = <floating>rows.at_top[row]
+        write_part(&part, &rows, log, y, y_stride, g, g_stride, to, to_stride)
         if to == values:
             put(task, &part, values, spare)
