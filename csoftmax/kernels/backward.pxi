@@ -42,6 +42,12 @@ cdef inline double value_at_top(double y_top, double g_top, double others) noexc
     return -g_top * mul_add(r, scale, scale - 1) - mul_add(r, scale, scale) * others
 
 
+cdef inline void fetch_row(const char *start, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(0, size, 64):
+        prefetch(start + i)
+
+
 cdef inline void top_of_row(
     const floating *y, Py_ssize_t n_classes, Py_ssize_t first_class, double *largest, int64_t *top,
 ) noexcept nogil:
@@ -247,6 +253,9 @@ cdef inline void add_part(
     if part.orientation == ROWS:
         for row in range(part.n_rows):
             lanes = &rows.lanes[apart * row]
+            fetch_row(<const char *>(g + (part.n_rows + row) * g_stride), n * <Py_ssize_t>sizeof(floating))
+            if part.output.start != NULL:
+                fetch_row(part.output.start + row * part.output.row_step, n * <Py_ssize_t>sizeof(floating))
             if is_first:
                 memset(lanes, 0, 16 * sizeof(double))
             add_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], log, rows.top[row] - part.first_class,
@@ -321,11 +330,12 @@ cdef inline void backward_tile(
         part = part_of(task, first_row, n_rows, chunk)
         y = take(task, &task.x, &part, room, False, &y_stride)
         if part.orientation == ROWS:
-            for row in range(n_rows):
+            for row in range(n_rows):           # what comes next is fetched: the next tile's y, with the sums its g
+                fetch_row(<const char *>(y + (n_rows + row) * y_stride), part.n_classes * <Py_ssize_t>sizeof(floating))
                 top_of_row(y + row * y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
         else:
             for row in range(0, part.width, 16):
-                fetch_lanes(&part.ahead, row, part.n_classes, y[0])     # of the next tile; its g comes with the sums
+                fetch_lanes(&part.ahead, row, part.n_classes, y[0])
                 tops_of_group(y + row, y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
     pick_tops(&task.x, first_row, n_rows, <const int64_t *>rows.top, rows.y_top, y[0])
     pick_tops(&task.other, first_row, n_rows, <const int64_t *>rows.top, rows.g_top, y[0])
@@ -337,7 +347,7 @@ cdef inline void backward_tile(
         else:
             other = part
             y = take(task, &task.x, &other, room, is_there, &y_stride)
-        if task.fetch_output and part.orientation == COLUMNS:
+        if task.fetch_output and (task.out.rows or part.orientation == COLUMNS):
             find_output(task, &part, <Py_ssize_t>sizeof(floating))
         add_part(task, &part, &rows, log, y, y_stride, g, g_stride)
     for row in range(part.width if log else 0):
