@@ -837,9 +837,7 @@ def _any_cross_entropy(
         of_class = weight if probabilities is None else None
         divisor = float(math.prod(rows) - n_ignored)
         if of_class is not None or sample_weight is not None:
-            divisor = _batch.total_weight(
-                target, ignore_index, of_class, sample_weight, n_threads
-            )
+            divisor = _batch.total_weight(target, ignore_index, of_class, sample_weight, n_threads)
     grad_weight = sample_weight
     if grad_output is not None:
         scales = grad_output if sample_weight is None else grad_output * sample_weight

@@ -294,8 +294,8 @@ cdef inline void cost_of_row(
         if with_mass:
             for l in range(16):
                 sum_of_mass[l] = ((mass[j + l] + mass[j + l + 16]) + mass[j + l + 32]) + mass[j + l + 48]
-        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, &costs[0], &cost_carry[0],
-                    &masses[0], &carries[0])
+        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, &costs[0],
+                    &cost_carry[0], &masses[0], &carries[0])
         j += 64
     if j < n_classes:
         for l in range(16):
@@ -318,8 +318,8 @@ cdef inline void cost_of_row(
                 cost[l] = mul_add(last_mass[l], top - last[l], cost[l])
             for l in range(16):
                 sum_of_mass[l] += last_mass[l]
-        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, &costs[0], &cost_carry[0],
-                    &masses[0], &carries[0])
+        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, &costs[0],
+                    &cost_carry[0], &masses[0], &carries[0])
     for l in range(8):
         total[l] = costs[l]
         carry[l] = cost_carry[l]
@@ -350,8 +350,8 @@ cdef void cost_of_rows(
         for row in range(n):
             if not shared:
                 cost_of_row(x + (first + row) * row_stride, mass + (first + row) * mass_stride, n_rows * mass_stride,
-                            n_classes, maximum[first + row], True, &totals[8 * row], &carries[8 * row], &masses[8 * row],
-                            &mass_carries[8 * row])
+                            n_classes, maximum[first + row], True, &totals[8 * row], &carries[8 * row],
+                            &masses[8 * row], &mass_carries[8 * row])
             else:
                 cost_of_row(x + (first + row) * row_stride, mass, 0, n_classes, maximum[first + row], False,
                             &totals[8 * row], &carries[8 * row], NULL, NULL)

@@ -83,7 +83,7 @@ cdef struct Task:
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
 # steps tell each other, board_size() bytes. Scratch belongs to the thread: a room for a part's logits, term_rooms(),
-# and two more where there are masses or something is added. Both are aligned to 64 bytes.
+# and two more where there are masses, something is added or a gradient goes back. Both are aligned to 64 bytes.
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
     Py_ssize_t end_chunk, char *board, char *scratch,

@@ -147,8 +147,8 @@ FAULTS = [
     (
         "the last block of losses is not added",
         "csoftmax/_batch.pyx",
-        "    for block in range(n_blocks):\n        total += p[block * LOSSES]\n",
-        "    for block in range(n_blocks - 1):\n        total += p[block * LOSSES]\n",
+        "    for block in range(n_blocks):\n        total += sums[block * step]\n",
+        "    for block in range(n_blocks - 1):\n        total += sums[block * step]\n",
     ),
     (
         "sums of columns take what lies behind the last class",
@@ -336,14 +336,38 @@ FAULTS = [
     (
         "the largest probability is not left out",
         KERNELS + "backward.pxi",
-        "to[j] = <floating>(y[j] * ((<double>g[j] - g_top) - sum))",
-        "to[j] = <floating>(y[j] * (<double>g[j] - sum))",
+        "return <floating>(y * ((<double>g - g_top) - sum))",
+        "return <floating>(y * (<double>g - sum))",
     ),
     (
         "log_softmax_backward forgets the top",
         KERNELS + "backward.pxi",
-        "                to[top - first] = <floating>at_top\n",
-        "                pass\n",
+        "        if 0 <= target < n:\n",
+        "        if 0 > target:\n",
+    ),
+    (
+        "of equal probabilities as lanes the last is the top",
+        KERNELS + "backward.pxi",
+        "            place[l] += <floating>(p[l] > high[l]) * (<floating>j - place[l])\n",
+        "            place[l] += <floating>(p[l] >= high[l]) * (<floating>j - place[l])\n",
+    ),
+    (
+        "the last classes of a row are not in the sum that goes back",
+        KERNELS + "backward.pxi",
+        "                block[l] += 0 if l >= end - j or log and j + l == top else (\n",
+        "                block[l] += 0 if l >= end - j - 1 or log and j + l == top else (\n",
+    ),
+    (
+        "masses behind the last class of a row count",
+        KERNELS + "rows.pxi",
+        "                last_mass[l] = last_mass[l] if l < n_classes - j else 0\n",
+        "                last_mass[l] = last_mass[l]\n",
+    ),
+    (
+        "a block of weights is left out of the mean's divisor",
+        "csoftmax/_batch.pyx",
+        "    for i in range(block * LOSSES, end if end < n else n):\n",
+        "    for i in range(block * LOSSES, (end if end < n else n) if block != 70 else 0):\n",
     ),
     # ---- drivers ----
     ("forked children open parallel regions", "csoftmax/_batch.pyx", "\nwatch_forks()\n", "\n"),
@@ -392,7 +416,7 @@ FAULTS = [
     (
         "ignored rows count in the divisor",
         "csoftmax/_batch.pyx",
-        "                if classes != NULL and has_ignore_index and classes[i] == ignored:\n                    continue\n",
+        "        if target != NULL and has_ignore_index and target[i] == ignore_index:\n            continue\n",
         "",
     ),
     (
