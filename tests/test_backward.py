@@ -249,3 +249,14 @@ def test_integers_lists_and_float16_are_converted_as_the_contract_says(name):
     halves = np.float16(grad), np.float16([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]])
     singles = [half.astype(np.float32) for half in halves]
     assert same_bits(function(*halves), function(*singles).astype(np.float16))
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 17, 100, 2049])
+def test_of_equal_largest_entries_the_first_counts_in_every_layout(rng, dtype, name, n_classes):
+    x = rng.integers(0, 3, (40, n_classes)).astype(dtype)
+    grad, output = logits_of(rng, x.shape, dtype), output_of(name, x)
+    by_rows = getattr(csoftmax, name)(grad, output)
+    for row in range(len(x)):
+        assert same_bits(getattr(csoftmax, name)(grad[row], output[row]), by_rows[row])
+    columns = np.ascontiguousarray(grad.T), np.ascontiguousarray(output.T)
+    assert same_bits(getattr(csoftmax, name)(*columns, 0).T, by_rows)

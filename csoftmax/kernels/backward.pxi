@@ -347,8 +347,7 @@ cdef inline void backward_tile(
         else:
             other = part
             y = take(task, &task.x, &other, room, is_there, &y_stride)
-        if task.fetch_output and (task.out.rows or part.orientation == COLUMNS):
-            find_output(task, &part, <Py_ssize_t>sizeof(floating))
+        find_output(task, &part, <Py_ssize_t>sizeof(floating))
         add_part(task, &part, &rows, log, y, y_stride, g, g_stride)
     for row in range(part.width if log else 0):
         rows.at_top[row] = value_at_top(rows.y_top[row], rows.g_top[row], rows.sum[row])

@@ -440,9 +440,11 @@ cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n
 
 
 cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept nogil:
-    """Where the part's output lies: it is fetched while the part is measured, so that writing need not wait; of one
-    that goes past the cache the lines at the ends, which it shares with its neighbours."""
+    """Where the part's output lies, if it is to be fetched while the part is measured, so that writing need not wait; of
+    one that goes past the cache the lines at the ends, which it shares with its neighbours."""
     cdef Py_ssize_t offset
+    if not task.fetch_output or not task.out.rows and part.orientation == ROWS:
+        return
     row_offsets(&task.out, part.first_row, 1, &offset)
     if task.stream:
         prefetch(task.out.data + offset)
@@ -461,8 +463,7 @@ cdef void measure(
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
     cdef const floating *first
-    if task.fetch_output and (task.out.rows or part.orientation == COLUMNS):
-        find_output(task, part, <Py_ssize_t>sizeof(floating))
+    find_output(task, part, <Py_ssize_t>sizeof(floating))
     if part.orientation == COLUMNS:
         measure_columns(x, stride, n, part.width, are_near(task.n_classes), &part.ahead, &part.output, terms, maximum,
                         sum, ties)
