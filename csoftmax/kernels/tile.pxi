@@ -440,8 +440,8 @@ cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n
 
 
 cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept nogil:
-    """Where the part's output lies, if it is to be fetched while the part is measured, so that writing need not wait; of
-    one that goes past the cache the lines at the ends, which it shares with its neighbours."""
+    """Where the part's output lies, if it is to be fetched while the part is measured: then writing need not wait. Of
+    one that goes past the cache come the lines at the ends, which it shares with its neighbours."""
     cdef Py_ssize_t offset
     if not task.fetch_output or not task.out.rows and part.orientation == ROWS:
         return
