@@ -143,13 +143,31 @@ cdef Py_ssize_t skew_of(const Layout *a, const Task *task, Py_ssize_t item) noex
     return row if row and a.columns and a.class_stride % 64 == 0 and task.inner >= ALIGNED_ROWS else 0
 
 
+cdef inline Py_ssize_t rows_of_pieces(const Task *task, Py_ssize_t item, Py_ssize_t least_tiles) noexcept nogil:
+    """How many rows a tile of columns needs that its output's pieces have PIECE_BYTES; less where that costs more: the
+    second level, terms that are kept, or other threads' work."""
+    cdef Py_ssize_t chunk = task.n_classes if task.n_classes < CHUNK else CHUNK
+    cdef Py_ssize_t n = PIECE_BYTES // item
+    if task.inner < 2 * n:
+        n = task.inner
+    if n > PIECES_BYTES // item // chunk:
+        n = PIECES_BYTES // item // chunk
+    if n > KEPT_BYTES // item // (task.n_chunks * (chunk + 2)):     # rooms are a little larger
+        n = KEPT_BYTES // item // (task.n_chunks * (chunk + 2))
+    if n > task.n_rows // least_tiles:
+        n = task.n_rows // least_tiles
+    return n // 16 * 16
+
+
 cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil:
     """Choose how tiles lie and how large they are. Nothing here changes a result."""
     cdef Py_ssize_t n = task.n_classes
     cdef Py_ssize_t chunk = n if n < CHUNK else CHUNK
-    cdef Py_ssize_t least_tiles, least_rows, size
+    cdef Py_ssize_t least_tiles = LEAST_TILES * n_threads if n_threads > 1 else 1
+    cdef Py_ssize_t least_rows, size
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH)
+    task.n_chunks = (n + CHUNK - 1) // CHUNK
     task.inner = inner_size(&task.x) if as_columns else task.n_rows
     find_lanes(&task.x, task, item)
     task.x.columns &= as_columns
@@ -165,13 +183,9 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
         if task.tile_rows < 16:
             task.tile_rows = 16
         if as_columns and task.output != NOTHING:
-            least_rows = PIECE_BYTES // item
-            if task.inner < 2 * least_rows:
-                least_rows = task.inner
-            if least_rows > PIECES_BYTES // item // chunk:
-                least_rows = PIECES_BYTES // item // chunk
-            if task.tile_rows < least_rows // 16 * 16:
-                task.tile_rows = least_rows // 16 * 16
+            least_rows = rows_of_pieces(task, item, least_tiles)
+            if task.tile_rows < least_rows:
+                task.tile_rows = least_rows
         if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
             task.tile_rows = COLLIDING_ROWS
         if n * item > ALWAYS_LANES:
@@ -179,7 +193,6 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
     else:
         task.orientation = ROWS
         task.tile_rows = LEAST_ROWS if LEAST_ROWS < ROW_BYTES // item // n else ROW_BYTES // item // n
-        least_tiles = LEAST_TILES * n_threads if n_threads > 1 else 1
         if task.tile_rows > (task.n_rows + least_tiles - 1) // least_tiles:
             task.tile_rows = (task.n_rows + least_tiles - 1) // least_tiles
         if task.tile_rows < ROW_ELEMENTS // n:
@@ -190,7 +203,6 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
             task.tile_rows = LANES_WORTH    # gathered one after the other from the same cache lines
     if task.tile_rows > MAX_TILE_ROWS:
         task.tile_rows = MAX_TILE_ROWS
-    task.n_chunks = (n + CHUNK - 1) // CHUNK
     if task.output != NOTHING:
         size = task.n_rows * n * item
         task.stream = (task.out.columns or task.out.rows) and size >= (
@@ -668,8 +680,9 @@ def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cn
     cdef Py_ssize_t n = cnp.PyArray_SIZE(sample_weight if target is None else target)
     cdef Py_ssize_t n_classes = 0 if weight is None else cnp.PyArray_SIZE(weight)
     cdef cnp.npy_intp n_blocks = (n + LOSSES - 1) // LOSSES
-    cdef cnp.ndarray sums = cnp.PyArray_EMPTY(1, &n_blocks, cnp.NPY_DOUBLE, 0)
-    cdef double *p = doubles(sums)
+    cdef double of_one_block
+    cdef cnp.ndarray sums = None if n_blocks <= 1 else cnp.PyArray_EMPTY(1, &n_blocks, cnp.NPY_DOUBLE, 0)
+    cdef double *p = &of_one_block if n_blocks <= 1 else doubles(sums)
     cdef bint has_ignore_index = ignore_index is not None
     cdef int64_t ignored = ignore_index if has_ignore_index else 0
     cdef Py_ssize_t block
