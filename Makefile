@@ -1,4 +1,5 @@
-# Everything runs in .venv, made from nothing but python3 (3.11 or newer), gcc and make.
+# Everything runs in .venv, made from nothing but python3 (3.11 or newer), gcc and make. The package is installed as a
+# path (compat), which type checkers and Cython follow, instead of a hook in the import system, which they do not.
 
 PYTHON ?= python3
 CLANG ?= clang
@@ -13,7 +14,7 @@ help:  ## list the targets
 
 $(INSTALLED): $(filter-out %.c %.so %__pycache__,$(SOURCES))
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable ".[test,embedding,demo,mpi,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,embedding,demo,mpi,dev]" --config-settings editable_mode=compat
 	touch $@
 
 build: $(INSTALLED)  ## make .venv and build the package in place
@@ -43,6 +44,9 @@ clang-test: $(INSTALLED)  ## the same with Clang, on every build; CLANG=clang-19
 	cd build/clang-test && isas=$$(venv/bin/python $(PRINT_ISAS)) && for isa in $$isas; do \
 		echo "== kernels: $$isa"; CSOFTMAX_ISA=$$isa venv/bin/python -m pytest -q || exit 1; \
 	done
+
+compilers: $(INSTALLED)  ## part of the suite, and a hash, by every GCC and Clang here, or COMPILERS="gcc-13": half an hour
+	scripts/compilers $(COMPILERS)
 
 # The sanitizers' packages, each in an environment of its own: built from the sdist, with the flags of $(SANITIZERS).
 define INSTALL_SANITIZED
@@ -112,8 +116,11 @@ lint: $(INSTALLED)  ## ruff and cython-lint; and that the faults of `make mutati
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint csoftmax examples tests/embedding
 	$(BIN)/python tests/mutation/mutate.py --check
 
-types: $(INSTALLED)  ## mypy on the stubs and on typical calls
-	$(BIN)/mypy tests/typing_cases.py
+# From another folder: what a user's checker finds is the installed package, and not the one beside it.
+types: $(INSTALLED)  ## mypy on the stubs and on typical calls, stubtest on stubs and functions
+	cd tests && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache typing_cases.py
+	cd tests && ../$(BIN)/python -m mypy.stubtest csoftmax --mypy-config-file ../pyproject.toml \
+		--allowlist stubtest_allowlist.txt
 
 check: lint types test  ## all three
 
@@ -125,7 +132,10 @@ mutation: $(INSTALLED)  ## plant faults, each of which the suite must catch: an 
 	$(BIN)/python tests/mutation/mutate.py --report docs/testing.md
 
 FUZZ_SECONDS ?= 3600
-fuzz: $(INSTALLED)  ## random calls and properties for FUZZ_SECONDS, an hour
+FUZZ_CALLS ?= 1000000
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: $(INSTALLED)  ## FUZZ_CALLS random calls beside exact arithmetic; random uses and properties for FUZZ_SECONDS: two hours
+	$(BIN)/python tests/differential/run.py --calls $(FUZZ_CALLS) --seed $(FUZZ_SEED)
 	end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); \
 	while [ $$(date +%s) -lt $$end ]; do \
 		CSOFTMAX_TEST_PROFILE=fuzz $(BIN)/python -m pytest -q tests/test_fuzz.py tests/test_invariances.py || exit 1; \
@@ -153,4 +163,4 @@ clean:  ## remove what was built, .venv included
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache demo.png
 	find csoftmax -name '*.so' -o -name '*.c' -o -name __pycache__ | xargs rm -rf
 
-.PHONY: help build demo test wheel-test clang-test aarch64-test sanitize thread-sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean
+.PHONY: help build demo test wheel-test clang-test compilers aarch64-test sanitize thread-sanitize lint types check conformance mutation fuzz bench-rows peers bench bench-quick accuracy clean

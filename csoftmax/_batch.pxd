@@ -12,6 +12,7 @@ cdef enum:
 ctypedef struct csoftmax_state:
     double maximum
     double sum
+    double carry
     double ties
 
 cdef csoftmax_state csoftmax_empty() noexcept nogil

@@ -6,10 +6,11 @@
 
 cimport cython
 cimport numpy as cnp
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_New
 from cython cimport floating
 from cython.parallel cimport parallel, prange, threadid
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, fabs, fma, frexp, ldexp
 from libc.stdint cimport INT64_MIN, int32_t, int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -18,7 +19,7 @@ from csoftmax import _isa
 from csoftmax.kernels.table cimport (
     ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
     MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Kernels, Layout,
-    Output, RowNumber, State, Steps, Task, room_size, term_rooms,
+    Output, RowNumber, State, Steps, Task, numbers_size, room_size, term_rooms,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -27,6 +28,7 @@ cdef extern from "_platform.h" nogil:
     void fp_leave(fp_state)
     int omp_get_max_threads()
     int omp_get_num_procs()
+    int omp_get_thread_limit()
     int omp_in_parallel()
     int process_is_serial
     int watch_forks()
@@ -55,7 +57,7 @@ cdef enum:
     ELEMENTS_PER_SLICE = 1 << 24    # between two looks at pending signals
     COLLIDING_ROWS = 64             # at least, of a tile that is copied out of colliding lines: each is read once
     SHORT_CALL = 4096               # elements of a call that takes less than letting others have the interpreter
-    STACK_BYTES = 16384             # scratch of small calls
+    STACK_BYTES = 12288             # scratch of small calls
     APART_BYTES = 16384             # between two threads' scratch: see run()
     KEPT_BYTES = 2 << 20            # terms of a row that are kept until they are written: reading them beats exp
 
@@ -244,7 +246,14 @@ cdef int most_threads() noexcept nogil:
     n = omp_get_max_threads()
     if n > omp_get_num_procs():
         n = omp_get_num_procs()
+    if n > omp_get_thread_limit():
+        n = omp_get_thread_limit()
     return n if n < quota else quota
+
+
+def thread_limit():
+    """The number of threads that the OpenMP runtime allows the process: OMP_THREAD_LIMIT, or very many."""
+    return omp_get_thread_limit()
 
 
 def max_threads():
@@ -408,11 +417,73 @@ cdef inline bint needs_more_room(const Task *task) noexcept nogil:
     return task.mass != NULL or has_other(task)
 
 
+@cython.cdivision(True)
+cdef void moderate(double scale, double divisor, int dtype, double *moderate_scale, int *exponent,
+                   double *factor) noexcept nogil:
+    """scale / divisor * 2**exponent as moderate_scale * 2**exponent * factor, the first a number that neither takes a
+    probability out of the dtype's range nor adds one to it."""
+    cdef int most = 560 if dtype else 80, e = 0, of_divisor = 0
+    cdef double m
+    factor[0] = 1
+    if 1e-18 < fabs(scale) < 1e18 and divisor == 1 and exponent[0] == 0:
+        moderate_scale[0] = scale
+        return
+    m = frexp(scale, &e) / frexp(divisor, &of_divisor)
+    e += exponent[0] - of_divisor
+    exponent[0] = 0
+    if scale == 0 and divisor != 0 and divisor == divisor:
+        moderate_scale[0] = scale
+    elif not fabs(m) < INFINITY or m == 0:  # not finite, or divided by what is not
+        moderate_scale[0] = 1
+        factor[0] = scale / divisor
+    elif -most <= e <= most:
+        moderate_scale[0] = ldexp(m, e)
+    else:
+        moderate_scale[0] = ldexp(m, most if e > 0 else -most)
+        exponent[0] = e - (most if e > 0 else -most)
+
+
+@cython.cdivision(True)
+cdef void settle_scale(Task *task, double divisor, int dtype) noexcept nogil:
+    """Divide the gradient's scale by the divisor and the temperature, however large or small they are."""
+    cdef int of_temperature = 0, of_scale = 0
+    cdef double temperature = frexp(task.temperature, &of_temperature)
+    cdef double scale = frexp(task.scale, &of_scale)
+    task.scale_exponent = of_scale - of_temperature
+    moderate(scale / temperature, divisor, dtype, &task.scale, &task.scale_exponent, &task.scale_factor)
+
+
+cdef void multiply_output(const Task *task, int dtype) noexcept nogil:
+    """By what is left of the scale: seldom anything."""
+    cdef Py_ssize_t first
+    if task.output != GRADIENT or task.scale_exponent == 0 and task.scale_factor == 1 and (
+            task.row_factor == NULL and task.row_exponent == NULL):
+        return
+    for first in range(0, task.n_rows, 256):    # by MAX_TILE_ROWS
+        kernels.multiply_output[dtype](task, first, 256 if task.n_rows - first > 256 else task.n_rows - first)
+
+
 cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nogil:
-    """Compute all tiles; return a status.
+    """Compute the task; return a status.
 
     dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay; for_python: signals are looked at.
     """
+    cdef fp_state state
+    cdef int status = CSOFTMAX_OK
+    if task.n_rows == 0 or task.n_classes == 0:
+        return CSOFTMAX_OK
+    if has_few_rows(task, 8 if dtype else 4):
+        run_rows(task, dtype)       # not beside the stack that tiles take
+    else:
+        status = run_all_tiles(task, dtype, n_threads, for_python)
+    if status == CSOFTMAX_OK:
+        state = fp_enter()
+        multiply_output(task, dtype)
+        fp_leave(state)
+    return status
+
+
+cdef int run_all_tiles(Task *task, int dtype, int n_threads, bint for_python) noexcept nogil:
     cdef Py_ssize_t item = 8 if dtype else 4
     cdef Py_ssize_t n_tiles, width, chunk_bytes, tail_bytes, size
     cdef char[STACK_BYTES + 64] stack
@@ -420,11 +491,6 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     cdef char *memory = stack
     cdef bint split
     cdef int status
-    if task.n_rows == 0 or task.n_classes == 0:
-        return CSOFTMAX_OK
-    if has_few_rows(task, item):
-        run_rows(task, dtype)
-        return CSOFTMAX_OK
     plan(task, item, threads_for(task.n_rows * task.n_classes, task.n_rows, n_threads))
     n_tiles = task.n_rows // task.inner * task.tiles_per_inner
     n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
@@ -442,7 +508,7 @@ cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nog
     if task.output == PROBABILITY or task.output == GRADIENT:
         task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
     task.board_bytes = kernels.board_size(width, task.n_chunks)
-    task.scratch_bytes = chunk_bytes * (
+    task.scratch_bytes = numbers_size(task, width) + chunk_bytes * (
         1 + term_rooms(task) + (2 if needs_more_room(task) else 0))
     task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
     if n_threads > 1:
@@ -479,13 +545,21 @@ cdef int call(Task *task, int dtype, int n_threads) except -1:
     return -1 if status == INTERRUPTED else 0
 
 
-def enter_default_state():
-    """Round to nearest and keep subnormals, as the kernels do; return what leave_default_state() restores."""
-    return fp_enter()
+def in_default_state(function, tuple arguments, dict options):
+    """function(*arguments, **options), which rounds to nearest and keeps subnormals, as the kernels do.
 
-
-def leave_default_state(state):
-    fp_leave(state)
+    No signal's handler runs between the change of the state and function, nor before the way back: an exception of its
+    own finds the state in order. A context of its own forgets what function has set, np.errstate above all, whose
+    methods a handler may interrupt.
+    """
+    context = PyContext_CopyCurrent()
+    PyContext_Enter(context)
+    cdef fp_state state = fp_enter()
+    try:
+        return function(*arguments, **options)
+    finally:
+        fp_leave(state)
+        PyContext_Exit(context)
 
 
 # ---- What _functions calls: arrays are float32 or float64 of native byte order, axis is not negative ----
@@ -496,7 +570,7 @@ cdef int dtype_of(cnp.ndarray x) noexcept:
 
 cdef void begin(Task *task) noexcept nogil:
     memset(task, 0, <char *>&task.x - <char *>task)
-    task.scale = task.temperature = task.kept = 1
+    task.scale = task.scale_factor = task.temperature = task.kept = 1
 
 
 cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
@@ -580,61 +654,88 @@ cpdef (Py_ssize_t, Py_ssize_t) scan_targets(cnp.ndarray target, Py_ssize_t n_cla
 
 cdef enum:
     LOSSES = 1024                   # or weights that are added to one sum, and these in order
+    WEIGHTS = 256                   # that are brought together at a time
 
 
-cdef void add_losses(double *losses, Py_ssize_t n, Py_ssize_t block) noexcept nogil:
-    """Leave the sum of a block of n losses, in eight lanes, in the place of its first."""
-    cdef double *loss = losses + block * LOSSES
-    cdef double[8] lanes
-    cdef Py_ssize_t i = 0
-    cdef int l
+cdef void add_losses(const double *losses, Py_ssize_t n, Py_ssize_t block, double scale, double *sums) noexcept nogil:
+    """Write the sum of a block of n losses, and what rounding took from it, to its place in `sums`."""
     cdef fp_state state = fp_enter()
-    n = LOSSES if n - block * LOSSES > LOSSES else n - block * LOSSES
-    for l in range(8):
-        lanes[l] = 0
-    while i + 8 <= n:
-        for l in range(8):
-            lanes[l] += loss[i + l]
-        i += 8
-    while i < n:
-        lanes[0] += loss[i]
-        i += 1
-    loss[0] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+    cdef Py_ssize_t first = block * LOSSES
+    kernels.add_up(losses + first, LOSSES if n - first > LOSSES else n - first, scale, sums + 2 * block,
+                   sums + 2 * block + 1)
     fp_leave(state)
 
 
-cdef double sum_of_blocks(const double *sums, Py_ssize_t n_blocks, Py_ssize_t step) noexcept nogil:
-    """In order."""
-    cdef double total = 0
+cdef void add_blocks(const double *sums, Py_ssize_t n_blocks, double *sum, double *carry) noexcept nogil:
+    """In order, with what rounding takes. An infinite sum has lost nothing."""
+    cdef double total, back
     cdef Py_ssize_t block
     cdef fp_state state = fp_enter()
+    sum[0] = carry[0] = 0
     for block in range(n_blocks):
-        total += sums[block * step]
+        total = sum[0] + sums[2 * block]
+        back = total - sum[0]
+        carry[0] += ((sum[0] - (total - back)) + (sums[2 * block] - back)) + sums[2 * block + 1]
+        sum[0] = total
+    if fabs(sum[0]) < INFINITY:
+        total = sum[0] + carry[0]       # the sum rounded, and how far that is from it
+        carry[0] -= total - sum[0]
+        sum[0] = total
+    else:
+        carry[0] = 0
     fp_leave(state)
-    return total
+
+
+cdef void sum_losses(const double *losses, Py_ssize_t n, double scale, double *sums, int n_threads, double *sum,
+                     double *carry) noexcept nogil:
+    cdef Py_ssize_t n_blocks = (n + LOSSES - 1) // LOSSES, block
+    if n_threads == 1:
+        for block in range(n_blocks):
+            add_losses(losses, n, block, scale, sums)
+    else:
+        for block in prange(n_blocks, schedule="static", num_threads=n_threads):
+            add_losses(losses, n, block, scale, sums)
+    add_blocks(sums, n_blocks, sum, carry)
 
 
 @cython.cdivision(True)  # over zero rows: NaN
-cpdef reduce_losses(cnp.ndarray losses, double divisor, cnp.ndarray out, int n_threads):
-    """Write the sum of losses, float64 and C-contiguous, over divisor to out, a float32 or float64 of no dimensions.
+cdef double quotient(double sum, double carry, double divisor, double divisor_carry) noexcept nogil:
+    """(sum + carry) / (divisor + divisor_carry), to half a unit in the last place and little more."""
+    cdef double q = sum / divisor
+    cdef double rest = fma(-q, divisor, sum) + (carry - q * divisor_carry)
+    return q + rest / divisor if fabs(rest) < INFINITY and divisor != 0 else q
 
-    In a fixed order of small error. The losses are used up.
+
+cpdef reduce_losses(cnp.ndarray losses, double divisor, double divisor_carry, cnp.ndarray out, int exponent,
+                    int n_threads):
+    """Write the sum of losses, float64 and C-contiguous, over divisor + divisor_carry, times 2**exponent, to out, a
+    float32 or float64 of no dimensions.
+
+    In a fixed order, to less than a unit in the last place.
     """
-    cdef double *p = <double *>cnp.PyArray_DATA(losses)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), n_blocks = (n + LOSSES - 1) // LOSSES, block
-    cdef double total
+    cdef const double *p = <const double *>cnp.PyArray_DATA(losses)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), i
+    cdef cnp.npy_intp size = 2 * ((n + LOSSES - 1) // LOSSES)
+    cdef double[2] of_one_block
+    cdef cnp.ndarray sums = None if size <= 2 else cnp.PyArray_EMPTY(1, &size, cnp.NPY_DOUBLE, 0)
+    cdef double *of_blocks = &of_one_block[0] if size <= 2 else doubles(sums)
+    cdef double total, carry
+    cdef bint finite
     cdef fp_state state
-    n_threads = threads_for(n, n_blocks, n_threads)
+    n_threads = threads_for(n, size // 2, n_threads)
     with nogil:
-        if n_threads == 1:
-            for block in range(n_blocks):
-                add_losses(p, n, block)
-        else:
-            for block in prange(n_blocks, schedule="static", num_threads=n_threads):
-                add_losses(p, n, block)
-    total = sum_of_blocks(p, n_blocks, LOSSES)
+        sum_losses(p, n, 1, of_blocks, n_threads, &total, &carry)
+        if not fabs(total) < INFINITY:      # also of finite losses, whose mean need not be infinite
+            finite = True
+            for i in range(n):
+                finite = finite and fabs(p[i]) < INFINITY
+            if finite:
+                exponent += 64
+                sum_losses(p, n, 5.421010862427522e-20, of_blocks, n_threads, &total, &carry)
     state = fp_enter()
-    total /= divisor
+    total = quotient(total, carry, divisor, divisor_carry)
+    if exponent:
+        total = ldexp(total, exponent)
     if dtype_of(out):           # never -0.0
         (<double *>cnp.PyArray_DATA(out))[0] = total + 0.0
     else:
@@ -646,7 +747,7 @@ cdef double *doubles(cnp.ndarray values) noexcept:
     return NULL if values is None else <double *>cnp.PyArray_DATA(values)
 
 
-cdef double weight_of_block(
+cdef void weight_of_block(
     Py_ssize_t block,
     Py_ssize_t n,               # rows, of which LOSSES are a block
     const int64_t *target,      # (n,), or NULL for a weight of one
@@ -654,23 +755,31 @@ cdef double weight_of_block(
     const double *weight,       # (n_classes,), or NULL for ones
     Py_ssize_t n_classes,
     const double *sample_weight,        # (n,), or NULL for ones
+    double *sums,               # OUT  the block's sum, and what rounding took from it, at its place
 ) noexcept nogil:
-    cdef Py_ssize_t i, end = (block + 1) * LOSSES
-    cdef double total = 0, one
+    cdef double[WEIGHTS] some
+    cdef Py_ssize_t first, i, m, end = (block + 1) * LOSSES if (block + 1) * LOSSES < n else n
+    cdef double sum, carry, one
+    cdef double[8] of_pieces    # (LOSSES / WEIGHTS, 2)
     cdef fp_state state = fp_enter()
-    for i in range(block * LOSSES, end if end < n else n):
-        if target != NULL and has_ignore_index and target[i] == ignore_index:
-            continue
-        one = 1 if sample_weight == NULL else sample_weight[i]
-        if weight != NULL:      # scanned, but another thread may have changed it since
-            one = one * weight[target[i]] if 0 <= target[i] < n_classes else one
-        total += one
+    for first in range(block * LOSSES, end, 256):       # by WEIGHTS
+        m = WEIGHTS if end - first > WEIGHTS else end - first
+        for i in range(m):
+            one = 1 if sample_weight == NULL else sample_weight[first + i]
+            if weight != NULL:      # scanned, but another thread may have changed it since
+                one = one * weight[target[first + i]] if 0 <= target[first + i] < n_classes else one
+            some[i] = 0 if target != NULL and has_ignore_index and target[first + i] == ignore_index else one
+        i = (first - block * LOSSES) // WEIGHTS
+        kernels.add_up(some, m, 1, &of_pieces[2 * i], &of_pieces[2 * i + 1])
+    add_blocks(of_pieces, (end - block * LOSSES + WEIGHTS - 1) // WEIGHTS, &sum, &carry)
+    sums[2 * block], sums[2 * block + 1] = sum, carry
     fp_leave(state)
-    return total
 
 
-def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cnp.ndarray sample_weight, int n_threads):
-    """Return the sum over the rows that are not ignored of the target's weight times the sample's.
+cpdef (double, double) total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight,
+                                    cnp.ndarray sample_weight, int n_threads):
+    """Return the sum over the rows that are not ignored of the target's weight times the sample's, and what rounding
+    took from it.
 
     target is int64, C-contiguous and scanned, or None for a weight of one; weights are float64 and C-contiguous.
     """
@@ -679,22 +788,59 @@ def total_weight(cnp.ndarray target, object ignore_index, cnp.ndarray weight, cn
     cdef const double *of_sample = doubles(sample_weight)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(sample_weight if target is None else target)
     cdef Py_ssize_t n_classes = 0 if weight is None else cnp.PyArray_SIZE(weight)
-    cdef cnp.npy_intp n_blocks = (n + LOSSES - 1) // LOSSES
-    cdef double of_one_block
-    cdef cnp.ndarray sums = None if n_blocks <= 1 else cnp.PyArray_EMPTY(1, &n_blocks, cnp.NPY_DOUBLE, 0)
-    cdef double *p = &of_one_block if n_blocks <= 1 else doubles(sums)
+    cdef Py_ssize_t n_blocks = (n + LOSSES - 1) // LOSSES
+    cdef cnp.npy_intp size = 2 * n_blocks
+    cdef double[2] of_one_block
+    cdef cnp.ndarray sums = None if n_blocks <= 1 else cnp.PyArray_EMPTY(1, &size, cnp.NPY_DOUBLE, 0)
+    cdef double *p = &of_one_block[0] if n_blocks <= 1 else doubles(sums)
     cdef bint has_ignore_index = ignore_index is not None
     cdef int64_t ignored = ignore_index if has_ignore_index else 0
     cdef Py_ssize_t block
+    cdef double sum, carry
     n_threads = threads_for(n, n_blocks, n_threads)
     with nogil:
         if n_threads == 1:
             for block in range(n_blocks):
-                p[block] = weight_of_block(block, n, classes, has_ignore_index, ignored, of_class, n_classes, of_sample)
+                weight_of_block(block, n, classes, has_ignore_index, ignored, of_class, n_classes, of_sample, p)
         else:
             for block in prange(n_blocks, schedule="static", num_threads=n_threads):
-                p[block] = weight_of_block(block, n, classes, has_ignore_index, ignored, of_class, n_classes, of_sample)
-    return sum_of_blocks(p, n_blocks, 1)
+                weight_of_block(block, n, classes, has_ignore_index, ignored, of_class, n_classes, of_sample, p)
+        add_blocks(p, n_blocks, &sum, &carry)
+    return sum, carry
+
+
+cdef enum:
+    NAN_LOSS = 1
+    PLUS_LOSS = 2                   # infinite
+    MINUS_LOSS = 4
+    FAR_LOSS = 8                    # so small or large that its summands may have left the logits' dtype
+
+
+def kinds_of_losses(cnp.ndarray losses, bint wide_logits):
+    """Return what there is among float32 or float64 losses, as a sum of numbers."""
+    cdef double least = 1e-100 if wide_logits else 1e-25
+    cdef bint wide = dtype_of(losses)
+    cdef const double *d = <const double *>cnp.PyArray_DATA(losses)
+    cdef const float *f = <const float *>cnp.PyArray_DATA(losses)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), i
+    cdef int found = 0
+    cdef double value
+    for i in range(n):
+        value = d[i] if wide else f[i]
+        found |= (value != value) * NAN_LOSS | (value == INFINITY) * PLUS_LOSS | (value == -INFINITY) * MINUS_LOSS
+        found |= (not least < fabs(value) < 1e30 and value != 0) * FAR_LOSS
+    return found
+
+
+cpdef bint are_ordinary(cnp.ndarray values, int exponent):
+    """Whether each of the float64 values is 0 or between 2**-exponent and 2**exponent in size."""
+    cdef const double *p = doubles(values)
+    cdef double most = ldexp(1, exponent), least = ldexp(1, -exponent)
+    cdef Py_ssize_t n = 0 if values is None else cnp.PyArray_SIZE(values), i
+    cdef int found = 0
+    for i in range(n):
+        found |= not (least <= fabs(p[i]) <= most or p[i] == 0)
+    return not found
 
 
 cdef cnp.ndarray masses_of_classes(double smooth, cnp.ndarray weight, Py_ssize_t n_classes, int dtype):
@@ -738,11 +884,15 @@ cdef cnp.ndarray sums_of_chunks(cnp.ndarray masses):
 cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
                     cnp.ndarray grad, double divisor, int n_threads, cnp.ndarray probabilities=None,
                     cnp.ndarray weight=None, cnp.ndarray sample_weight=None, cnp.ndarray grad_weight=None,
-                    double label_smoothing=0, double temperature=1):
+                    double label_smoothing=0, double temperature=1, cnp.ndarray row_factor=None,
+                    cnp.ndarray row_exponent=None):
     """Write each row's loss to loss, of the logits' dtype or float64, and its gradient over divisor to grad or None.
 
+    With row_exponent it is grad_weight * row_factor * 2**row_exponent times the gradient for a divisor of 1, and not
+    divided by the temperature either.
+
     target is int64, C-contiguous, and scanned, or None with probabilities of the logits' shape and dtype; loss is
-    C-contiguous, the weights float64 and C-contiguous.
+    C-contiguous, the weights float64, C-contiguous, and none of those that are added far from 1.
     """
     cdef Task task
     cdef fp_state state
@@ -767,8 +917,11 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
     if grad is not None:
         lay_out(&task.out, grad, axis)
         task.output = GRADIENT
+    task.row_factor = doubles(row_factor)
+    task.row_exponent = NULL if row_exponent is None else <int *>cnp.PyArray_DATA(row_exponent)
     state = fp_enter()
-    task.scale = 1 / (divisor * (temperature if dtype_of(logits) else <double><float>temperature))
+    if row_exponent is None:
+        settle_scale(&task, divisor, dtype_of(logits))
     if label_smoothing != 0 and task.n_classes:
         task.kept = 1 - label_smoothing
         task.smooth = label_smoothing / task.n_classes
@@ -807,6 +960,10 @@ def backward(cnp.ndarray grad, cnp.ndarray result, int axis, cnp.ndarray out, bi
     call(&task, dtype_of(result), n_threads)
 
 
+cdef enum:
+    ORDINARY = 20                   # a power of two; weights between it and its inverse need no scaling
+
+
 # ---- The same for arguments that need no conversion: anything else returns None, and the long way is taken ----
 
 cdef bint is_plain(object x) noexcept:
@@ -834,6 +991,17 @@ cdef int plain_threads(object n_threads) except -2:
     return n_threads
 
 
+cdef bint is_like(cnp.ndarray a, cnp.ndarray x) noexcept:
+    """Whether a has the dtype and the shape of x."""
+    cdef int d
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(x) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(x):
+        return False
+    for d in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(x, d):
+            return False
+    return True
+
+
 cdef bint lie_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     """Whether two C-contiguous arrays share no memory."""
     cdef Py_ssize_t distance = <char *>cnp.PyArray_DATA(a) - <char *>cnp.PyArray_DATA(b)
@@ -843,16 +1011,11 @@ cdef bint lie_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 cdef bint fits(cnp.ndarray x, object out) noexcept:
     """Whether out is x itself, or as C-contiguous as x and elsewhere."""
     cdef cnp.ndarray a
-    cdef int d
     if type(out) is not cnp.ndarray:
         return False
     a = out
-    if (cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(x) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(x)
-            or not cnp.PyArray_ISCARRAY(a) or not cnp.PyArray_ISCARRAY_RO(x)):
+    if not cnp.PyArray_ISCARRAY(a) or not cnp.PyArray_ISCARRAY_RO(x) or not is_like(a, x):
         return False
-    for d in range(cnp.PyArray_NDIM(x)):
-        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(x, d):
-            return False
     return cnp.PyArray_DATA(a) == cnp.PyArray_DATA(x) or lie_apart(a, x)
 
 
@@ -916,45 +1079,64 @@ def plain_cross_entropy(object logits, object target, object axis, object weight
     """Loss and gradient, or None if an argument needs a closer look or a target is no class."""
     cdef int number, threads = plain_threads(n_threads)
     cdef cnp.ndarray x, y, loss, total
-    cdef object grad = None
-    cdef Py_ssize_t bad, n_ignored
+    cdef object grad = None, given_weight = weight
+    cdef Py_ssize_t bad = -1, n_ignored = 0
+    cdef double divisor = 1, divisor_carry = 0
+    cdef bint has_indices
     if (threads < 0 or not is_plain(logits) or type(target) is not cnp.ndarray or not is_one(temperature)
             or type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0
             or type(ignore_index) is not int):
         return None
     x, y = logits, target
     number = plain_axis(axis, cnp.PyArray_NDIM(x))
-    if (number < 0 or cnp.PyArray_TYPE(y) != cnp.NPY_INT64 or not cnp.PyArray_ISCARRAY_RO(y)
-            or cnp.PyArray_NDIM(y) != cnp.PyArray_NDIM(x) - 1 or not -(1 << 62) < ignore_index < 1 << 62
-            or type(reduction) is not str or reduction not in ("mean", "sum", "none")
-            or not starts_with_rows(y, x, number)):
+    if (number < 0 or not cnp.PyArray_ISCARRAY_RO(y) or not -(1 << 62) < ignore_index < 1 << 62
+            or type(reduction) is not str or reduction not in ("mean", "sum", "none")):
+        return None
+    has_indices = cnp.PyArray_TYPE(y) == cnp.NPY_INT64
+    if not (cnp.PyArray_NDIM(y) == cnp.PyArray_NDIM(x) - 1 and starts_with_rows(y, x, number) if has_indices else
+            is_like(y, x)):
         return None
     if weight is not None:
         if (not is_plain(weight) or cnp.PyArray_NDIM(weight) != 1 or not cnp.PyArray_ISCARRAY_RO(weight)
                 or cnp.PyArray_DIM(weight, 0) != cnp.PyArray_DIM(x, number)):
             return None
         weight = cnp.PyArray_Cast(weight, cnp.NPY_DOUBLE)
-    bad, n_ignored = scan_targets(y, cnp.PyArray_DIM(x, number), ignore_index, threads)
+        if not are_ordinary(weight, ORDINARY):
+            return None
+    if 0 < <double>label_smoothing < 1e-12:
+        return None
+    if has_indices:
+        bad, n_ignored = scan_targets(y, cnp.PyArray_DIM(x, number), ignore_index, threads)
     if bad >= 0:
         return None
     if with_grad:
         if out is None:
             grad = PyArray_NewLikeArray(x, cnp.NPY_KEEPORDER, NULL, 0)
-        elif fits(x, out) and lie_apart(out, y):
+        elif (fits(x, out) and lie_apart(out, y) and (given_weight is None or lie_apart(out, given_weight))
+                and (has_indices or lie_apart(out, x))):
             grad = out
         else:
             return None
     loss = rows_like(x, number, cnp.PyArray_TYPE(x) if reduction == "none" else cnp.NPY_DOUBLE)
-    divisor = 1
-    if reduction == "mean":
-        divisor = cnp.PyArray_SIZE(y) - n_ignored if weight is None else (
-            total_weight(y, ignore_index, weight, None, threads))
-    cross_entropy(x, number, y, ignore_index, loss, grad, divisor or 1, threads, None, weight, None, None,
-                  label_smoothing, 1)
+    if reduction == "mean" and (weight is None or not has_indices):
+        divisor = cnp.PyArray_SIZE(loss) - n_ignored
+    elif reduction == "mean":
+        divisor, divisor_carry = total_weight(y, ignore_index, weight, None, threads)
+        if divisor == 0:
+            return None
+    if has_indices:
+        cross_entropy(x, number, y, ignore_index, loss, grad, divisor, threads, None, weight, None, None,
+                      label_smoothing, 1)
+    else:
+        cross_entropy(x, number, None, None, loss, grad, divisor, threads, y, weight, None, None, label_smoothing, 1)
+        if kinds_of_losses(loss, dtype_of(x)) & FAR_LOSS:
+            return None         # of probabilities that may be far from 1
     if reduction == "none":
         return loss[()] if cnp.PyArray_NDIM(loss) == 0 else loss, grad
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)
-    reduce_losses(loss, divisor, total, threads)
+    reduce_losses(loss, divisor, divisor_carry, total, 0, threads)
+    if weight is not None and grad is not logits and not fabs(<double>total[()]) < INFINITY:
+        return None             # of infinite losses of both signs, which may have been too large for float64
     return total[()], grad
 
 

@@ -6,7 +6,7 @@ cdef inline int dtype_of_pointer(const floating *x) noexcept nogil:
 
 
 cdef csoftmax_state csoftmax_empty() noexcept nogil:
-    return csoftmax_state(-INFINITY, 0, -1)
+    return csoftmax_state(-INFINITY, 0, 0, -1)
 
 
 cdef int64_t csoftmax_ignore_none() noexcept nogil:
@@ -23,10 +23,23 @@ cdef inline floating one_row(
     floating *out,
 ) noexcept nogil:
     cdef fp_state state = fp_enter()
-    cdef volatile floating result = <floating>kernels.row[dtype_of_pointer(x)](
+    cdef volatile floating result
+    cdef double factor = 1
+    cdef int exponent = 0
+    if output == GRADIENT:
+        moderate(scale, 1, dtype_of_pointer(x), &scale, &exponent, &factor)
+    result = <floating>kernels.row[dtype_of_pointer(x)](
         output if out != NULL else NOTHING, number, x, n_classes, target, scale, out)
+    if output == GRADIENT and out != NULL and 0 <= target < n_classes:
+        multiply_row(out, n_classes, factor, exponent)
     fp_leave(state)
     return result
+
+
+cdef inline void multiply_row(floating *out, Py_ssize_t n_classes, double factor, int exponent) noexcept nogil:
+    """By what moderate() has left of the scale."""
+    if exponent != 0 or factor != 1:
+        kernels.multiply[dtype_of_pointer(out)](<char *>out, n_classes, sizeof(floating), factor, exponent)
 
 
 cdef void softmax_row_f32(const float *x, Py_ssize_t n_classes, float *out) noexcept nogil:
@@ -108,10 +121,14 @@ cdef inline void write_grad(
     double scale, floating *grad,
 ) noexcept nogil:
     cdef fp_state fp = fp_enter()
+    cdef double factor
+    cdef int exponent = 0
     # A target before the piece is none of its classes, nor is one so far behind it that the difference wraps around.
     target = <int64_t>(<uint64_t>target - <uint64_t>first_class) if target >= 0 and target >= first_class else -1
+    moderate(scale, 1, dtype_of_pointer(x), &scale, &exponent, &factor)
     if grad != NULL:
         kernels.write[dtype_of_pointer(x)](<const State *>state, x, n_classes, target, scale, grad)
+        multiply_row(grad, n_classes, factor, exponent)
     fp_leave(fp)
 
 
@@ -303,6 +320,7 @@ cdef int loss_batch(
     if grad != NULL:
         task.output = GRADIENT
         task.scale = scale
+        settle_scale(&task, 1, dtype_of_pointer(x))
     status = run(&task, dtype_of_pointer(x), n_threads, False)
     free(copy)
     return status

@@ -1,3 +1,3 @@
-__version__: str
+PF_FORKNOEXEC: int
 
 def show_config() -> None: ...

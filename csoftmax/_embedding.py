@@ -1,6 +1,6 @@
 """What programs in C, Cython, numba and the like ask for; include/csoftmax.h is their manual."""
 
-from pathlib import Path
+import os
 
 from csoftmax import _batch, _checks
 
@@ -20,7 +20,7 @@ def get_include():
     >>> os.listdir(csoftmax.get_include())
     ['csoftmax.h']
     """
-    return str(Path(__file__).parent / "include")
+    return os.path.join(os.path.dirname(__file__), "include")
 
 
 def address(name):

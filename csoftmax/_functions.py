@@ -2,23 +2,25 @@
 
 import functools
 import math
+import operator
 
 import numpy as np
 
-from csoftmax import _batch, _checks
+from csoftmax import _batch, _checks, _extremes, _large_integers, _signed
+
+_MOST_INDICES = 32  # arrays that every NumPy takes as indices at once
 
 
 def _in_default_state(function):
     """Let NumPy's conversions and sums round as the kernels do and raise no warning, whatever the caller's state."""
 
+    def quietly(*arguments, **options):
+        with np.errstate(all="ignore"):
+            return function(*arguments, **options)
+
     @functools.wraps(function)
     def call(*arguments, **options):
-        state = _batch.enter_default_state()
-        try:
-            with np.errstate(all="ignore"):
-                return function(*arguments, **options)
-        finally:
-            _batch.leave_default_state(state)
+        return _batch.in_default_state(quietly, arguments, options)
 
     return call
 
@@ -31,16 +33,20 @@ def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Parameters
     ----------
     x : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32. Any strides; C-contiguous arrays are never copied, whichever the axis.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64, differences
+        of large integers exactly; float16 in float32. float32 and float64 of the machine's byte order are
+        read where they lie, whatever the axis and the strides; other arrays are converted as a whole first.
     axis : int, default -1
         The axis along which the result sums to one.
     temperature : float, default 1
-        The logits are divided by it, in their dtype, as they are read.
+        The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `x` itself.
+        Where to write the result: exact shape and dtype. It may be `x` itself. On any error that is
+        raised, it holds what it held before; only a signal's handler that raises (Ctrl-C) may leave it
+        partly written.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -50,7 +56,8 @@ def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Raises
     ------
     TypeError
-        If the dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+        If the dtype is complex, longdouble, object or not a number, if `out` has another dtype, or for
+        masked arrays, dask arrays and tensors that require grad.
     ValueError
         If `axis`, `temperature`, `n_threads` or `out`'s shape do not fit.
 
@@ -89,16 +96,20 @@ def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Parameters
     ----------
     x : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32. Any strides; C-contiguous arrays are never copied, whichever the axis.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64, differences
+        of large integers exactly; float16 in float32. float32 and float64 of the machine's byte order are
+        read where they lie, whatever the axis and the strides; other arrays are converted as a whole first.
     axis : int, default -1
         The axis along which the exponentials of the result sum to one.
     temperature : float, default 1
-        The logits are divided by it, in their dtype, as they are read.
+        The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `x` itself.
+        Where to write the result: exact shape and dtype. It may be `x` itself. On any error that is
+        raised, it holds what it held before; only a signal's handler that raises (Ctrl-C) may leave it
+        partly written.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -108,7 +119,8 @@ def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Raises
     ------
     TypeError
-        If the dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+        If the dtype is complex, longdouble, object or not a number, if `out` has another dtype, or for
+        masked arrays, dask arrays and tensors that require grad.
     ValueError
         If `axis`, `temperature`, `n_threads` or `out`'s shape do not fit.
 
@@ -145,17 +157,20 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     Parameters
     ----------
     x : array_like, any shape
-        float32 and float64 are computed as they are; integers and bool in float64; float16 in float32.
+        float32 and float64 are computed as they are; integers and bool in float64, differences of large
+        integers exactly; float16 in float32.
     axis : int, default -1
         The axis to reduce.
     keepdims : bool, default False
         Keep the reduced axis, with size one.
     temperature : float, default 1
-        The logits are divided by it, in their dtype, as they are read.
+        The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype.
+        Where to write the result: exact shape and dtype. On any error that is raised, it holds what it
+        held before; only a signal's handler that raises (Ctrl-C) may leave it partly written.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -165,15 +180,16 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     Raises
     ------
     TypeError
-        If the dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+        If the dtype is complex, longdouble, object or not a number, if `out` has another dtype, or for
+        masked arrays, dask arrays and tensors that require grad.
     ValueError
         If `axis`, `temperature`, `n_threads` or `out`'s shape do not fit.
 
     Notes
     -----
-    Each result is within 1.5 units in the last place (float64: 3), of the maximum where that and the
-    logarithm of the sum nearly cancel. No classes or nothing but -inf give -inf, +inf gives +inf, NaN
-    gives NaN.
+    Each result is within 2 units in the last place (float64: 3) of the larger of its own size and the
+    maximum's, which differ where the maximum and the logarithm of the sum nearly cancel. No classes or
+    nothing but -inf give -inf, +inf gives +inf, NaN gives NaN.
 
     References
     ----------
@@ -187,7 +203,7 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     >>> csoftmax.logsumexp([-40.0, 0.0])
     np.float64(4.248354255291589e-18)
     """
-    if out is None and not keepdims:
+    if out is None and keepdims is False:
         if (result := _batch.plain_logsumexp(x, axis, temperature, n_threads)) is not None:
             return result
     return _logsumexp(x, axis, keepdims, temperature, out, n_threads)
@@ -218,7 +234,8 @@ def cross_entropy(
     ----------
     logits : array_like, at least one dimension
         Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed
-        as they are; integers and bool in float64; float16 in float32.
+        as they are; integers and bool in float64, differences of large integers exactly; float16 in
+        float32.
     target : array_like
         Integers of `logits`' shape without `axis`: class indices, 0 to C - 1, of any integer dtype. Or
         floats of `logits`' shape: class probabilities, taken in the dtype of the computation.
@@ -234,12 +251,13 @@ def cross_entropy(
     label_smoothing : float from 0 to 1, default 0
         The part of the target that is spread evenly over all classes.
     temperature : float, default 1
-        The logits are divided by it, in their dtype, as they are read.
+        The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     reduction : {"mean", "sum", "none"}
         What becomes of the rows' losses. "mean" divides by the sum of the weights of the rows that
         count: of targets and samples for class indices, of samples for probabilities.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -252,7 +270,8 @@ def cross_entropy(
     IndexError
         If a target is neither a class nor `ignore_index`. Negative targets do not count from the end.
     TypeError
-        If a dtype is not one of the above; bool is no class index.
+        If a dtype is not one of the above; bool is no class index. Masked arrays, dask arrays and
+        tensors that require grad are refused wherever they stand.
     ValueError
         If shapes, `axis`, `label_smoothing`, `temperature`, `reduction` or `n_threads` do not fit.
 
@@ -260,8 +279,10 @@ def cross_entropy(
     -----
     Small losses keep their digits: each is within the bound of `log_softmax`; with weights within 4 units in
     the last place (float64: 4.5), with label smoothing or probability targets within 5.5 (7). Nothing of the
-    logits' size is written. A class without mass adds nothing, also if it is infinitely improbable. A row
-    that holds NaN or +inf, or nothing but -inf, has the loss NaN, unless it is ignored.
+    logits' size is written, if they, and probability targets, are float32 or float64 (both the same) in the
+    machine's byte order: else they are converted first. A class without mass adds nothing, also if it is
+    infinitely improbable. A row that holds NaN or +inf, or nothing but -inf, has the loss NaN, unless it is
+    ignored.
 
     References
     ----------
@@ -323,7 +344,9 @@ def cross_entropy_with_grad(
     grad_output : float, or array_like of the rows' shape for "none", optional
         What the gradient is multiplied by: that of a further loss with respect to this one.
     out : ndarray, optional
-        Where to write the gradient: exact shape and dtype. It may be `logits` itself.
+        Where to write the gradient: exact shape and dtype. It may be `logits` itself. On any error that
+        is raised, it holds what it held before; only a signal's handler that raises (Ctrl-C) may leave it
+        partly written.
 
     Returns
     -------
@@ -341,8 +364,9 @@ def cross_entropy_with_grad(
     Notes
     -----
     The target's entry is minus the sum of the other probabilities, not p - 1: it keeps its digits
-    where p is close to one. Each entry is within 3.5 units in the last place (float64: 4.5), 1.5 more with
-    weights; with label smoothing or probability targets within 8 units of the larger of its two parts.
+    where p is close to one. Each entry is within 3.5 units in the last place (float64: 4.5); with weights,
+    label smoothing or probability targets within 8 units of the larger of p and the target's mass, each
+    multiplied as the entry is.
 
     References
     ----------
@@ -385,16 +409,18 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     ----------
     logits : array_like, at least one dimension
         Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed
-        as they are; integers and bool in float64; float16 in float32.
+        as they are; integers and bool in float64, differences of large integers exactly; float16 in
+        float32.
     index : array_like of integers
         Class indices, 0 to C - 1: of `logits`' shape without `axis`, or with a further last axis of K
         indices for each row.
     axis : int, default -1
         The axis of the classes.
     temperature : float, default 1
-        The logits are divided by it, in their dtype, as they are read.
+        The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -406,13 +432,16 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     IndexError
         If an index is no class. Negative ones do not count from the end.
     TypeError
-        If a dtype is not one of the above; bool is no class index.
+        If a dtype is not one of the above; bool is no class index. Masked arrays, dask arrays and
+        tensors that require grad are refused wherever they stand.
     ValueError
         If shapes, `axis`, `temperature` or `n_threads` do not fit.
 
     Notes
     -----
-    Each result is what `log_softmax` gives, bit for bit.
+    Each result is what `log_softmax` gives, bit for bit (for float16 logits in float32). Nothing of the
+    logits' size is written, if they are float32 or float64 in the machine's byte order; others are converted
+    first.
 
     References
     ----------
@@ -446,9 +475,12 @@ def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     axis : int, default -1
         The axis of the classes.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself.
+        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself. On any
+        error that is raised, it holds what it held before; only a signal's handler that raises (Ctrl-C)
+        may leave it partly written.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -458,14 +490,15 @@ def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     Raises
     ------
     TypeError
-        If a dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+        If a dtype is complex, longdouble, object or not a number, if `out` has another dtype, or for
+        masked arrays, dask arrays and tensors that require grad.
     ValueError
         If the shapes differ, or if `axis`, `n_threads` or `out`'s shape do not fit.
 
     Notes
     -----
     Sums run over y (g - g_k), k being the largest class: where y_k is almost one, the usual formula
-    leaves no digit of the result at k. The sum is accumulated in double. Each result is within 1 unit in
+    leaves no digit of the result at k. The sum is accumulated in double. Each result is within 2 units in
     the last place of y_j (abs(g_j - g_k) + sum of y abs(g - g_k)), in float64 within 6.
 
     References
@@ -497,9 +530,12 @@ def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     axis : int, default -1
         The axis of the classes.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself.
+        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself. On any
+        error that is raised, it holds what it held before; only a signal's handler that raises (Ctrl-C)
+        may leave it partly written.
     n_threads : int, optional
-        Number of threads; by default as many as pay. The result is the same, bit for bit.
+        At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
+        use. The result is the same, bit for bit.
 
     Returns
     -------
@@ -509,7 +545,8 @@ def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     Raises
     ------
     TypeError
-        If a dtype is complex, longdouble, object or not a number, or if `out` has another dtype.
+        If a dtype is complex, longdouble, object or not a number, if `out` has another dtype, or for
+        masked arrays, dask arrays and tensors that require grad.
     ValueError
         If the shapes differ, or if `axis`, `n_threads` or `out`'s shape do not fit.
 
@@ -538,62 +575,53 @@ def weighted_logsumexp(a, b, axis, return_sign, function):
     """Return log(abs(sum of b exp(a))) along an axis, and its sign: the arithmetic of special.logsumexp.
 
     `a` and `b` (None for ones) are real, have at least one dimension and are broadcast against each other. Weights
-    enter as added logarithms, so that nothing overflows. Without `return_sign` a negative sum gives NaN.
+    enter as added logarithms, so that nothing overflows; rows with weights of both signs are _signed.py's. Without
+    `return_sign` a negative sum gives NaN.
     """
-    a, _ = _checks.floating_array(a, function, "a")
+    a, _ = _checks.floating_array(a, function, "a", keep_wide=True)
     if b is None:
-        b = np.ones((1,) * a.ndim, a.dtype)
-    b, _ = _checks.floating_array(b, function, "b")
-    kind = np.result_type(a, b)
-    a = a.astype(kind, copy=False)
-    b = b.astype(kind, order="C", copy=False)  # NumPy's logarithm may depend on the strides
-    if (b < 0).any():
-        value, sign = _signed_logsumexp(*np.broadcast_arrays(a, b), axis)
-        value = value if return_sign else np.where(sign < 0, np.nan, value).astype(kind)
-    else:
-        a, logarithm = np.broadcast_arrays(a, np.log(b))
-        value = np.full(a.shape[:axis] + a.shape[axis + 1 :], -np.inf, kind)
-        _batch.logsumexp(a, axis, value, 1.0, logarithm, 0)
-        sign = np.where(np.isnan(value), value, value > -np.inf).astype(kind)
-    return (value[()], sign[()]) if return_sign else value[()]
-
-
-def _signed_logsumexp(a, b, axis):
-    """Return the logarithm of the absolute sum of b exp(a), and the sum's sign.
-
-    With the logits x = a + log(abs(b)), their softmax p, and what rounding took from x, the sum is exp(logsumexp(x))
-    times the positive weights' share of exp(lost) p less the negative ones'. Where one of these is small, their
-    difference is 1 + excess - twice that, which keeps the digits of a small result.
-    """
-    # NumPy adds in an order that depends on the strides.
-    a, b = (np.ascontiguousarray(np.moveaxis(each, axis, -1)) for each in (a, b))
-    axis = -1
-    logarithm = np.log(np.abs(b))
-    x = np.where(b == 0, -np.inf, a + logarithm).astype(a.dtype)
-    back = x - a
-    lost = (a - (x - back)) + (logarithm - back)
-    lost = np.where(np.isfinite(lost), lost, 0).astype(np.float64)
-    p = softmax(x, axis).astype(np.float64)
-    share = p * np.exp(lost)
-    negative = np.where(b < 0, share, 0).sum(axis)
-    positive = np.where(b < 0, 0, share).sum(axis)
-    minority = np.minimum(negative, positive)
-    excess = (p * np.expm1(lost)).sum(axis)
-    correction = np.where(
-        (minority < 0.25) & (np.abs(excess) < 0.25),
-        np.log1p(excess - 2 * minority),
-        np.log(np.abs(positive - negative)),
+        b = np.ones((1,) * a.ndim, np.float64 if a.dtype.kind in "iu" else a.dtype)
+    b, _ = _checks.floating_array(b, function, "b", keep_wide=True)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    rows = shape[:axis] + shape[axis + 1 :]
+    counts = np.broadcast_to(b != 0, shape) if a.dtype.kind in "iu" else None
+    exponents, taken = _large_integers.differences(
+        a if counts is None else np.broadcast_to(a, shape), axis, counts
     )
-    value = logsumexp(x, axis) + correction
-    sign = np.sign(positive - negative)
-    # Infinite terms leave no softmax: their signs decide. No terms at all leave nothing.
-    most, least = ((x == np.inf) & (b > 0)).any(axis), ((x == np.inf) & (b < 0)).any(axis)
-    infinite = (most | least) & ~np.isnan(x).any(axis)
-    value = np.where(infinite, np.where(most & least, np.nan, np.inf), value)
-    sign = np.where(infinite, np.where(most & least, np.nan, np.where(most, 1, -1)), sign)
-    nothing = (x == -np.inf).all(axis)
-    value, sign = np.where(nothing, -np.inf, value), np.where(nothing, 0, sign)
-    return value.astype(a.dtype), sign.astype(a.dtype)
+    factors = b.astype(np.float64, copy=False) if b.dtype.kind in "iu" else b
+    kind = np.result_type(exponents, factors)
+    # NumPy's logarithm may depend on the strides.
+    logarithm = np.log(np.abs(factors.astype(kind, order="C", copy=False)))
+    exponents, logarithm = np.broadcast_arrays(exponents.astype(kind, copy=False), logarithm)
+    value = np.full(rows, -np.inf, kind)
+    _batch.logsumexp(exponents, axis, value, 1.0, logarithm, 0)
+    if taken is not None:
+        value = _large_integers.with_maximum(value, taken)
+    positive, negative = (np.broadcast_to(has.any(axis), rows) for has in (b > 0, b < 0))
+    sign = np.where(np.isnan(value), value, value > -np.inf)
+    sign = np.where(negative & (sign == 1), -1, sign).astype(kind)
+    mixed = positive & negative
+    if mixed.any():
+        value[mixed], sign[mixed] = _signed.logsumexp(
+            *(
+                _large_integers.as_pair(np.moveaxis(np.broadcast_to(each, shape), axis, -1)[mixed])
+                for each in (a, b)
+            )
+        )
+    if return_sign:
+        return value[()], sign[()]
+    return np.where(sign < 0, np.nan, value).astype(kind)[()]
+
+
+def _at_targets(log_p, index, axis):
+    """Return the entry of each row that `index` names."""
+    if (
+        log_p.ndim > _MOST_INDICES
+    ):  # more than NumPy's indexing takes: all rows before and behind are one dimension
+        before, rest = log_p.shape[:axis], log_p.shape[axis + 1 :]
+        log_p = log_p.reshape(math.prod(before), log_p.shape[axis], math.prod(rest))
+        return _at_targets(log_p, index.reshape(log_p.shape[::2]), 1).reshape(before + rest)
+    return np.take_along_axis(log_p, np.expand_dims(index, axis), axis).squeeze(axis)
 
 
 @_in_default_state
@@ -608,22 +636,21 @@ def negative_log_likelihood(
     _checks.some_classes(log_p, function)
     shape, n_classes = log_p.shape, log_p.shape[axis]
     rows = shape[:axis] + shape[axis + 1 :]
-    given = _checks.index_targets(target, rows, shape, axis, function)
+    given = _checks.index_targets(target, rows, shape, axis, ignore_index, function)
     weight = _checks.weights(weight, "weight", "class", (n_classes,), shape, axis, function)
     target, ignore_index, n_ignored = _scanned(given, n_classes, ignore_index, 0, function)
     counts = np.ones(rows, bool) if ignore_index is None else target != ignore_index
     index = np.where(counts, target, 0)
     loss = np.zeros(rows, np.float64)
+    divisor, divisor_carry = float(target.size - n_ignored), 0.0
     if n_classes:
-        np.negative(
-            np.take_along_axis(log_p, np.expand_dims(index, axis), axis).squeeze(axis),
-            out=loss,
-            where=counts,
-        )
-    divisor = float(target.size - n_ignored)
+        np.negative(_at_targets(log_p, index, axis), out=loss, where=counts)
     if weight is not None:
-        of_target = weight[index]
-        divisor = _batch.total_weight(target, ignore_index, weight, None, 0)
+        of_target = np.where(counts, weight[index] if n_classes else loss, 0)
+        of_rows = np.abs(np.where(of_target != 0, loss, 0))
+        if not _extremes.are_ordinary(weight, None, None, 0.0, 1.0, 1.0) or (of_rows > 1e290).any():
+            return _extremes.negative_log_likelihood(loss, of_target, reduction, log_p.dtype)
+        divisor, divisor_carry = _batch.total_weight(target, ignore_index, weight, None, 0)
         loss = np.where(
             of_target != 0,
             np.multiply(loss, of_target, where=of_target != 0, out=np.zeros(rows)),
@@ -632,19 +659,33 @@ def negative_log_likelihood(
     loss = np.asarray(loss + 0.0, order="C")  # never -0.0
     if reduction == "none":
         return loss.astype(log_p.dtype)[()]
+    if reduction == "sum":
+        divisor, divisor_carry = 1.0, 0.0
     result = np.empty((), log_p.dtype)
-    _batch.reduce_losses(loss, divisor if reduction == "mean" else 1.0, result, 0)
+    _batch.reduce_losses(loss, divisor, divisor_carry, result, 0, 0)
     return result[()]
+
+
+def _of_axes(function, temperature, keepdims=False):
+    """Return the cure for several axes: the call that takes them."""
+    x = "x" if temperature == 1 else "numpy.divide(x, temperature)"
+    return (
+        f"call csoftmax.special.{function}({x}, axis={{}}{', keepdims=True' if keepdims else ''})"
+    )
 
 
 @_in_default_state
 def _elementwise(x, axis, out, temperature, n_threads, log, function):
-    x, dtype = _checks.floating_array(x, function)
-    temperature = _checks.positive_number(temperature, x.dtype, function)
-    axis = _checks.axis_number(axis, x.ndim, function)
+    x, dtype = _checks.floating_array(x, function, keep_wide=True)
+    temperature = _checks.positive_number(temperature, function)
+    axis = _checks.axis_number(
+        axis, x.ndim, function, several=lambda: _of_axes(function, temperature)
+    )
+    x, _ = _large_integers.differences(x, axis)
     n_threads = _checks.thread_count(n_threads, function)
     if out is not None:
         _checks.output_array(out, x.shape, dtype, function)
+    x = _for_temperature(x, temperature)
     result = _room_for(out, x)
     _batch.probabilities(_as_row(x), axis, _as_row(result), log, temperature, n_threads)
     return _deliver(result, dtype, out)
@@ -652,34 +693,46 @@ def _elementwise(x, axis, out, temperature, n_threads, log, function):
 
 @_in_default_state
 def _logsumexp(x, axis, keepdims, temperature, out, n_threads):
-    x, _ = _checks.floating_array(x, "logsumexp")
-    temperature = _checks.positive_number(temperature, x.dtype, "logsumexp")
-    axis = _checks.axis_number(axis, x.ndim, "logsumexp")
+    x, _ = _checks.floating_array(x, "logsumexp", keep_wide=True)
+    keepdims = _checks.flag(keepdims, "keepdims", "logsumexp")
+    temperature = _checks.positive_number(temperature, "logsumexp")
+    axis = _checks.axis_number(
+        axis, x.ndim, "logsumexp", several=lambda: _of_axes("logsumexp", temperature, keepdims)
+    )
+    x, taken = _large_integers.differences(x, axis)
+    dtype = x.dtype
     n_threads = _checks.thread_count(n_threads, "logsumexp")
-    shape = x.shape[:axis] + (1,) * bool(keepdims and x.ndim) + x.shape[axis + 1 :]
+    shape = x.shape[:axis] + (1,) * (keepdims and x.ndim > 0) + x.shape[axis + 1 :]
     if out is not None:
-        _checks.output_array(out, shape, x.dtype, "logsumexp")
+        _checks.output_array(out, shape, dtype, "logsumexp")
+    x = _for_temperature(x, temperature)
     result = np.empty(shape, x.dtype) if x.size else np.full(shape, -np.inf, x.dtype)
     _batch.logsumexp(_as_row(x), axis, result, temperature, None, n_threads)
+    if taken is not None:
+        result = _large_integers.with_maximum(result, taken.reshape(shape), temperature)
     if out is None:
-        return result[()]
+        return result.astype(dtype, copy=False)[()]
     out[...] = result
     return out
 
 
 @_in_default_state
 def _log_prob(logits, index, axis, temperature, n_threads):
-    logits, _ = _checks.floating_array(logits, "log_prob", "logits")
-    temperature = _checks.positive_number(temperature, logits.dtype, "log_prob")
-    axis = _checks.axis_number(axis, logits.ndim, "log_prob")
+    logits, _ = _checks.floating_array(logits, "log_prob", "logits", keep_wide=True)
+    temperature = _checks.positive_number(temperature, "log_prob")
+    written, axis = axis, _checks.axis_number(axis, logits.ndim, "log_prob")
+    logits, _ = _large_integers.differences(logits, axis)
+    dtype = logits.dtype
     n_threads = _checks.thread_count(n_threads, "log_prob")
     _checks.some_classes(logits, "log_prob")
-    given = _checks.index_array(index, logits.shape, axis, "log_prob")
+    rows = logits.shape[:axis] + logits.shape[axis + 1 :]
+    given = _checks.index_array(index, rows, logits.shape, operator.index(written), "log_prob")
     index, _, _ = _scanned(given, logits.shape[axis], None, n_threads, "log_prob", "index")
+    logits = _for_temperature(logits, temperature)
     result = np.empty(index.shape, logits.dtype)
     if index.size:
         _batch.log_prob(logits, axis, index, result, temperature, n_threads)
-    return result[()]
+    return result.astype(dtype, copy=False)[()]
 
 
 def _as_row(x):
@@ -687,16 +740,25 @@ def _as_row(x):
     return x.reshape(1) if x.ndim == 0 else x
 
 
-def _room_for(out, x, *others):
-    """Return `out` if the kernels can write there while they read `x` and `others`, else a new array."""
+def _for_temperature(x, temperature):
+    """Return `x` in float64 if its dtype, float32, cannot hold the temperature or what differences become by it."""
+    return x if x.dtype == np.float64 or 1e-30 < temperature < 1e30 else x.astype(np.float64)
+
+
+def _room_for(out, x, *others, apart=()):
+    """Return `out` if the kernels can write there while they read the other arguments, else a new array.
+
+    `x` and `others` may be `out` itself; what has to lie `apart` may not.
+    """
     if out is None or out.dtype != x.dtype:
         return np.empty_like(x)
     for given in (x, *others):
-        if given is None or not np.may_share_memory(given, out):
-            continue
-        same = given.ctypes.data == out.ctypes.data and given.strides == out.strides
-        if not (same and given.shape == out.shape and given.dtype == out.dtype):
-            return np.empty_like(x)
+        if np.may_share_memory(given, out):
+            same = given.ctypes.data == out.ctypes.data and given.strides == out.strides
+            if not (same and given.shape == out.shape and given.dtype == out.dtype):
+                return np.empty_like(x)
+    if any(given is not None and np.may_share_memory(given, out) for given in apart):
+        return np.empty_like(x)
     return out
 
 
@@ -805,48 +867,85 @@ def _any_cross_entropy(
     with_grad,
     function,
 ):
-    logits, dtype = _checks.floating_array(logits, function, "logits")
-    axis = _checks.axis_number(axis, logits.ndim, function)
+    logits, dtype = _checks.floating_array(logits, function, "logits", keep_wide=True)
+    written, axis = axis, _checks.axis_number(axis, logits.ndim, function)
+    logits, _ = _large_integers.differences(logits, axis)
     n_threads = _checks.thread_count(n_threads, function)
     _checks.reduction_name(reduction, function)
     ignore_index = _checks.ignore_number(ignore_index, function)
-    temperature = _checks.positive_number(temperature, logits.dtype, function)
+    temperature = _checks.positive_number(temperature, function)
     label_smoothing = _checks.fraction(label_smoothing, function)
     _checks.some_classes(logits, function)
     shape, n_classes = logits.shape, logits.shape[axis]
     rows = shape[:axis] + shape[axis + 1 :]
-    given = _checks.target_array(target, shape, axis, function)
-    weight = _checks.weights(weight, "weight", "class", (n_classes,), shape, axis, function)
+    written = operator.index(written)  # the axis as messages name it
+    given = _checks.target_array(target, rows, shape, written, ignore_index, function)
+    weight = _checks.weights(weight, "weight", "class", (n_classes,), shape, written, function)
     sample_weight = _checks.weights(
-        sample_weight, "sample_weight", "row", rows, shape, axis, function
+        sample_weight, "sample_weight", "row", rows, shape, written, function
     )
-    grad_output = _checks.output_gradient(grad_output, reduction, rows, shape, axis, function)
+    grad_output = _checks.output_gradient(grad_output, reduction, rows, shape, written, function)
     if out is not None:
         _checks.output_array(out, shape, dtype, function)
     probabilities, target, n_ignored = None, None, 0
+    kind = logits.dtype
     if given.dtype.kind == "f":
-        probabilities = given.astype(logits.dtype, copy=False)
+        probabilities = given
         ignore_index = None  # there is no index to ignore
     else:
         target, ignore_index, n_ignored = _scanned(
             given, n_classes, ignore_index, n_threads, function
         )
-
-    divisor = 1.0
+    divisor, divisor_carry = 1.0, 0.0
     if reduction == "mean":
         of_class = weight if probabilities is None else None
         divisor = float(math.prod(rows) - n_ignored)
         if of_class is not None or sample_weight is not None:
-            divisor = _batch.total_weight(target, ignore_index, of_class, sample_weight, n_threads)
+            divisor, divisor_carry = _batch.total_weight(
+                target, ignore_index, of_class, sample_weight, n_threads
+            )
+
+    def in_any_range():
+        counts = np.ones(rows, bool)
+        if ignore_index is not None:
+            counts = np.asarray(target != ignore_index)
+        loss, grad = _extremes.cross_entropy(
+            logits,
+            axis,
+            None if target is None else np.where(counts, target, 0),
+            probabilities,
+            weight=weight,
+            sample_weight=sample_weight,
+            counts=counts,
+            label_smoothing=label_smoothing,
+            temperature=temperature,
+            reduction=reduction,
+            grad_output=grad_output,
+            with_grad=with_grad,
+            n_threads=n_threads,
+            kind=kind,
+        )
+        return loss, None if grad is None else _deliver(grad, dtype, out)
+
+    if not _extremes.are_ordinary(
+        weight, sample_weight, grad_output, label_smoothing, temperature, divisor
+    ):
+        return in_any_range()
+    if probabilities is not None and probabilities.dtype != kind:
+        if kind == np.float32 and not _extremes.are_ordinary_masses(probabilities):
+            return in_any_range()
+        probabilities = probabilities.astype(kind)
     grad_weight = sample_weight
     if grad_output is not None:
         scales = grad_output if sample_weight is None else grad_output * sample_weight
         grad_weight = np.ascontiguousarray(np.broadcast_to(scales, rows))
-    read = (target, weight, sample_weight, grad_weight)
-    grad = _room_for(out, logits, *read) if with_grad else None
-    if grad is not None and probabilities is not None and np.may_share_memory(grad, probabilities):
-        grad = np.empty_like(logits)  # they are read once more after the first part is written
-    loss = np.zeros(rows, logits.dtype if reduction == "none" else np.float64)
+    grad = None
+    if with_grad:  # probabilities are read once more after the first part is written
+        read = (target, weight, sample_weight, grad_weight, probabilities)
+        grad = _room_for(out, logits, apart=read)
+        if grad is out and probabilities is not None and np.may_share_memory(grad, logits):
+            grad = np.empty_like(logits)  # they may have to be read again, see below
+    loss = np.zeros(rows, kind if reduction == "none" else np.float64)
     _batch.cross_entropy(
         logits,
         axis,
@@ -854,7 +953,7 @@ def _any_cross_entropy(
         ignore_index,
         loss,
         grad,
-        divisor or 1.0,
+        divisor,
         n_threads,
         probabilities,
         weight,
@@ -863,7 +962,15 @@ def _any_cross_entropy(
         label_smoothing,
         temperature,
     )
+    kinds = _batch.kinds_of_losses(loss, logits.dtype == np.float64)
+    if kinds & 8 and probabilities is not None:  # some are far from 1
+        if not _extremes.are_ordinary_masses(probabilities):
+            return in_any_range()
+    if reduction != "none" and kinds & 7 == 2 + 4 and grad is not logits:
+        # Infinite ones of both signs: their sum is no number, but of finite logits they are only too large for float64.
+        if np.isfinite(logits).all():
+            return in_any_range()
     if reduction != "none":
-        losses, loss = loss, np.empty((), logits.dtype)
-        _batch.reduce_losses(losses, divisor, loss, n_threads)
+        losses, loss = loss, np.empty((), kind)
+        _batch.reduce_losses(losses, divisor, divisor_carry, loss, 0, n_threads)
     return loss[()], None if grad is None else _deliver(grad, dtype, out)

@@ -2,16 +2,22 @@
 #ifndef CSOFTMAX_PLATFORM_H
 #define CSOFTMAX_PLATFORM_H
 
+#include "kernels/arithmetic.h"
 #include <stdint.h>
 #include <stdlib.h>
 
 #ifdef _OPENMP
 #include <omp.h>
 static const int built_with_openmp = 1;
+#if _OPENMP < 200805    /* MSVC's is 2.0 */
+#include <limits.h>
+static inline int omp_get_thread_limit(void) { return INT_MAX; }
+#endif
 #else
 static const int built_with_openmp = 0;
 static inline int omp_get_max_threads(void) { return 1; }
 static inline int omp_get_num_procs(void) { return 1; }
+static inline int omp_get_thread_limit(void) { return 1; }
 static inline int omp_in_parallel(void) { return 0; }
 #endif
 

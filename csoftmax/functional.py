@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from csoftmax import _checks, _functions, special
+from csoftmax import _batch, _checks, _functions, special
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -28,7 +28,8 @@ def softmax(input, dim=None, _stacklevel=3, dtype=None):
     _stacklevel : int, default 3
         Which caller the warning names.
     dtype : float16, float32 or float64, optional
-        Convert `input` to this before anything else.
+        Convert `input` to this before anything else; for float64, differences of large integers stay
+        exact.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def softmax(input, dim=None, _stacklevel=3, dtype=None):
     Raises
     ------
     TypeError
-        If a dtype is none of the above.
+        If a dtype is none of the above, or an array is masked, dask's, or a tensor that requires grad.
     ValueError
         If `dim` does not fit.
 
@@ -81,7 +82,8 @@ def log_softmax(input, dim=None, _stacklevel=3, dtype=None):
     _stacklevel : int, default 3
         Which caller the warning names.
     dtype : float16, float32 or float64, optional
-        Convert `input` to this before anything else.
+        Convert `input` to this before anything else; for float64, differences of large integers stay
+        exact.
 
     Returns
     -------
@@ -91,7 +93,7 @@ def log_softmax(input, dim=None, _stacklevel=3, dtype=None):
     Raises
     ------
     TypeError
-        If a dtype is none of the above.
+        If a dtype is none of the above, or an array is masked, dask's, or a tensor that requires grad.
     ValueError
         If `dim` does not fit.
 
@@ -163,10 +165,12 @@ def logsumexp(input, dim, keepdim=False):
     """
     name = "functional.logsumexp"
     input = special._real_array(input, "input", name, "torch.logsumexp")
-    if not isinstance(dim, (tuple, list)):
-        dim = _checks.axis_number(dim, input.ndim, name)  # None too is an error, as it is PyTorch's
+    keepdim = _checks.flag(keepdim, "keepdim", name)
+    if not isinstance(dim, (tuple, list)):  # None too is an error, as it is PyTorch's
+        several = f"call csoftmax.special.logsumexp(input, axis={{}}, keepdims={keepdim})"
+        dim = _checks.axis_number(dim, input.ndim, name, "dim", lambda: several)
         return _functions.logsumexp(input, dim, keepdims=keepdim)
-    axes = special._axis_numbers(tuple(dim), input.ndim, name)
+    axes = special._axis_numbers(tuple(dim), input.ndim, name, "dim")
     return special._reduced(input, axes, None, keepdim and input.ndim > 0, False)
 
 
@@ -199,7 +203,8 @@ def cross_entropy(
         PyTorch's older names for `reduction`, which they override, with its warning: `reduce=False` is
         "none", `size_average=False` "sum", else "mean".
     ignore_index : int or None, default -100
-        Rows with this class index do not count. Class probabilities take no notice of it.
+        Rows with this class index do not count. Class probabilities have none: with them it must be negative,
+        as in PyTorch.
     reduction : {"mean", "sum", "none"}
         What becomes of the rows' losses.
     label_smoothing : float, default 0.0
@@ -215,9 +220,10 @@ def cross_entropy(
     IndexError
         If a target is neither a class nor `ignore_index`.
     TypeError
-        If a dtype is none of the above.
+        If a dtype is none of the above, or an array is masked, dask's, or a tensor that requires grad.
     ValueError
-        If shapes, `reduction` or `label_smoothing` do not fit.
+        If shapes, `reduction` or `label_smoothing` do not fit, or if `ignore_index` is 0 or more and `target` holds
+        class probabilities.
 
     Warns
     -----
@@ -243,17 +249,30 @@ def cross_entropy(
     >>> F.cross_entropy([[2.0, 1.0], [0.0, 3.0]], [0, 1], weight=[1, 3], reduction="none")
     array([0.31326169, 0.14576205])
     """
-    reduction = _reduction(size_average, reduce, reduction)
-    input, axis = _with_class_axis(input, "functional.cross_entropy")
-    return _functions.cross_entropy(
+    name = "functional.cross_entropy"
+    reduction = _reduction(size_average, reduce, reduction, name)
+    input, axis = _with_class_axis(input, name)
+    if type(ignore_index) is not int or ignore_index >= 0:
+        ignore_index = _checks.ignore_number(ignore_index, name)
+        if _checks.is_probabilities(target, input.shape):
+            _checks.no_index_to_ignore(ignore_index, name)
+    loss, _ = _functions._cross_entropy(
         input,
         target,
-        axis=axis,
-        weight=weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
+        axis,
+        weight,
+        None,
+        ignore_index,
+        label_smoothing,
+        1.0,
+        reduction,
+        None,
+        None,
+        None,
+        False,
+        name,
     )
+    return loss
 
 
 def nll_loss(
@@ -296,7 +315,7 @@ def nll_loss(
     IndexError
         If a target is neither a class nor `ignore_index`.
     TypeError
-        If a dtype is none of the above.
+        If a dtype is none of the above, or an array is masked, dask's, or a tensor that requires grad.
     ValueError
         If shapes or `reduction` do not fit.
 
@@ -320,55 +339,75 @@ def nll_loss(
     >>> F.nll_loss(F.log_softmax([[2.0, 1.0], [0.0, 3.0]], dim=1), [0, 1], reduction="none")
     array([0.31326169, 0.04858735])
     """
-    reduction = _reduction(size_average, reduce, reduction)
+    reduction = _reduction(size_average, reduce, reduction, "functional.nll_loss")
     input, axis = _with_class_axis(input, "functional.nll_loss")
     return _functions.negative_log_likelihood(
         input, target, axis, weight, ignore_index, reduction, "functional.nll_loss"
     )
 
 
+def _input(given, function):
+    input = _checks.any_array(given, "input", function)
+    _checks.no_rounded_integers(given, input, function, "input")
+    return input
+
+
 def _elementwise(function, name, input, dim, stacklevel, dtype):
-    input = _checks.any_array(input, "input", "numbers", f"functional.{name}")
+    if dtype is None:
+        is_log = name == "log_softmax"
+        result = _batch.plain_probabilities(input, dim, None, is_log, 1.0, None)
+        if result is not None:
+            return result
+    given, caller = input, f"functional.{name}"
+    input = _input(input, caller)
     if dim is None:
         warnings.warn(
             f"Implicit dimension choice for {name} has been deprecated. "
             "Change the call to include dim=X as an argument.",
-            stacklevel=stacklevel,
+            stacklevel=_checks.stack_level(stacklevel, caller),
         )
         dim = 0 if input.ndim in (0, 1, 3) else 1
     if dtype is not None:
-        input = _converted(input, dtype, f"functional.{name}")
-    return function(input, dim)
+        input = _converted(input, dtype, caller)
+    _checks.has_kernel(input, given, caller, "input")
+    converted = "input" if dtype is None else "numpy.asarray(input, dtype=dtype)"
+    several = f"call csoftmax.special.{name}({converted}, axis={{}})"
+    return function(input, _checks.axis_number(dim, input.ndim, caller, "dim", lambda: several))
 
 
+@_functions._in_default_state  # numbers may overflow or vanish
 def _converted(input, dtype, function):
-    try:
-        given = np.dtype(dtype).type
-    except TypeError:
-        given = None
+    given = dtype if isinstance(dtype, type) and issubclass(dtype, np.floating) else None
+    if given is None:
+        try:
+            given = np.dtype(dtype).type
+        except Exception:
+            pass  # it is none
     if given not in (np.float16, np.float32, np.float64):
         raise TypeError(
-            f"{function}() needs a dtype of numpy.float16, float32 or float64, got {dtype!r}: choose one of these"
+            f"{function}() needs a dtype of numpy.float16, float32 or float64, got {_checks.shown(dtype)}:"
+            " choose one of these"
         )
-    if input.dtype.kind not in "fiub":
-        return input  # the function itself says what is wrong with it
-    with np.errstate(all="ignore"):  # numbers may overflow or vanish
-        return input.astype(given, copy=False)
+    if given is np.float64 and input.dtype.kind in "iu":
+        return input  # it is computed in float64, and large ones' differences are not rounded
+    if not _checks.is_real(input):
+        return input  # has_kernel() says what is wrong with it
+    return input.astype(given, copy=False)
 
 
 def _with_class_axis(input, function):
-    input = _checks.any_array(input, "input", "numbers", function)
+    given, input = input, _input(input, function)
+    _checks.has_kernel(input, given, function, "input")
     return input, 1 if input.ndim > 1 else 0
 
 
-def _reduction(size_average, reduce, reduction):
+def _reduction(size_average, reduce, reduction, function):
     """Return what PyTorch takes for `reduction`: the older arguments override it."""
     if size_average is None and reduce is None:
         return reduction
-    if reduce is not None and not reduce:
-        reduction = "none"
-    else:
-        reduction = "mean" if size_average is None or size_average else "sum"
+    means = size_average is None or _checks.flag(size_average, "size_average", function)
+    reduces = reduce is None or _checks.flag(reduce, "reduce", function)
+    reduction = "none" if not reduces else "mean" if means else "sum"
     warnings.warn(
         f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
         stacklevel=3,

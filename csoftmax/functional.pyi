@@ -6,58 +6,129 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from csoftmax._functions import _Bool, _Doubles, _Float, _Integer, _Kernel, _Number, _Real
+
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
-_Float = TypeVar("_Float", np.float16, np.float32, np.float64)
-_Wanted = TypeVar("_Wanted", np.float16, np.float32, np.float64)
-_Kernel = TypeVar("_Kernel", np.float32, np.float64)
-_Reduction = Literal["mean", "sum", "none"]
+_Wanted = TypeVar("_Wanted", bound=np.float16 | np.float32 | np.float64)
 
 @overload
 def softmax(
-    input: NDArray[_Float], dim: int | None = None, _stacklevel: int = 3, dtype: None = None
+    input: NDArray[_Float],
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
 ) -> NDArray[_Float]: ...
 @overload
 def softmax(
-    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, *, dtype: type[_Wanted]
-) -> NDArray[_Wanted]: ...
-@overload
-def softmax(
-    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: None = None
+    input: _Doubles,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
 ) -> NDArray[np.float64]: ...
 @overload
 def softmax(
-    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None
+    input: _Number,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
+) -> np.float64: ...
+@overload
+def softmax(
+    input: _Float,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
+) -> _Float: ...
+@overload
+def softmax(
+    input: _Float | _Number,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    *,
+    dtype: type[_Wanted] | np.dtype[_Wanted],
+) -> _Wanted: ...
+@overload
+def softmax(
+    input: ArrayLike,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    *,
+    dtype: type[_Wanted] | np.dtype[_Wanted],
+) -> NDArray[_Wanted]: ...
+@overload
+def softmax(
+    input: ArrayLike,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: DTypeLike | None = None,
 ) -> NDArray[Any]: ...
 @overload
 def log_softmax(
-    input: NDArray[_Float], dim: int | None = None, _stacklevel: int = 3, dtype: None = None
+    input: NDArray[_Float],
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
 ) -> NDArray[_Float]: ...
 @overload
 def log_softmax(
-    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, *, dtype: type[_Wanted]
-) -> NDArray[_Wanted]: ...
-@overload
-def log_softmax(
-    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: None = None
+    input: _Doubles,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
 ) -> NDArray[np.float64]: ...
 @overload
 def log_softmax(
-    input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None
+    input: _Number,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
+) -> np.float64: ...
+@overload
+def log_softmax(
+    input: _Float,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: None = None,
+) -> _Float: ...
+@overload
+def log_softmax(
+    input: _Float | _Number,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    *,
+    dtype: type[_Wanted] | np.dtype[_Wanted],
+) -> _Wanted: ...
+@overload
+def log_softmax(
+    input: ArrayLike,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    *,
+    dtype: type[_Wanted] | np.dtype[_Wanted],
+) -> NDArray[_Wanted]: ...
+@overload
+def log_softmax(
+    input: ArrayLike,
+    dim: _Integer | None = None,
+    _stacklevel: int = 3,
+    dtype: DTypeLike | None = None,
 ) -> NDArray[Any]: ...
 
 # Scalars or arrays, as axes and keepdim decide: Any.
-def logsumexp(input: ArrayLike, dim: int | Sequence[int], keepdim: bool = False) -> Any: ...
+def logsumexp(
+    input: ArrayLike, dim: _Integer | Sequence[_Integer], keepdim: _Bool = False
+) -> Any: ...
 @overload
 def cross_entropy(
     input: NDArray[_Kernel],
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: None = None,
-    ignore_index: int | None = -100,
+    ignore_index: _Integer | None = -100,
     reduce: None = None,
     reduction: Literal["mean", "sum"] = "mean",
-    label_smoothing: float = 0.0,
+    label_smoothing: _Real = 0.0,
 ) -> _Kernel: ...
 @overload
 def cross_entropy(
@@ -65,22 +136,68 @@ def cross_entropy(
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: None = None,
-    ignore_index: int | None = -100,
+    ignore_index: _Integer | None = -100,
     reduce: None = None,
     *,
     reduction: Literal["none"],
-    label_smoothing: float = 0.0,
+    label_smoothing: _Real = 0.0,
 ) -> NDArray[_Kernel]: ...
+@overload
+def cross_entropy(
+    input: NDArray[np.float16],
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    label_smoothing: _Real = 0.0,
+) -> np.float32: ...
+@overload
+def cross_entropy(
+    input: NDArray[np.float16],
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    *,
+    reduction: Literal["none"],
+    label_smoothing: _Real = 0.0,
+) -> NDArray[np.float32]: ...
+@overload
+def cross_entropy(
+    input: _Doubles,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    label_smoothing: _Real = 0.0,
+) -> np.float64: ...
+@overload
+def cross_entropy(
+    input: _Doubles,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    *,
+    reduction: Literal["none"],
+    label_smoothing: _Real = 0.0,
+) -> NDArray[np.float64]: ...
 @overload
 def cross_entropy(
     input: ArrayLike,
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: bool | None = None,
-    ignore_index: int | None = -100,
+    ignore_index: _Integer | None = -100,
     reduce: bool | None = None,
-    reduction: _Reduction = "mean",
-    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    label_smoothing: _Real = 0.0,
 ) -> Any: ...
 @overload
 def nll_loss(
@@ -88,7 +205,7 @@ def nll_loss(
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: None = None,
-    ignore_index: int | None = -100,
+    ignore_index: _Integer | None = -100,
     reduce: None = None,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> _Kernel: ...
@@ -98,18 +215,60 @@ def nll_loss(
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: None = None,
-    ignore_index: int | None = -100,
+    ignore_index: _Integer | None = -100,
     reduce: None = None,
     *,
     reduction: Literal["none"],
 ) -> NDArray[_Kernel]: ...
 @overload
 def nll_loss(
+    input: NDArray[np.float16],
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> np.float32: ...
+@overload
+def nll_loss(
+    input: NDArray[np.float16],
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    *,
+    reduction: Literal["none"],
+) -> NDArray[np.float32]: ...
+@overload
+def nll_loss(
+    input: _Doubles,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> np.float64: ...
+@overload
+def nll_loss(
+    input: _Doubles,
+    target: ArrayLike,
+    weight: ArrayLike | None = None,
+    size_average: None = None,
+    ignore_index: _Integer | None = -100,
+    reduce: None = None,
+    *,
+    reduction: Literal["none"],
+) -> NDArray[np.float64]: ...
+@overload
+def nll_loss(
     input: ArrayLike,
     target: ArrayLike,
     weight: ArrayLike | None = None,
     size_average: bool | None = None,
-    ignore_index: int | None = -100,
+    ignore_index: _Integer | None = -100,
     reduce: bool | None = None,
-    reduction: _Reduction = "mean",
+    reduction: str = "mean",
 ) -> Any: ...

@@ -1,23 +1,66 @@
 # SciPy's signatures; array types keep the dtype as in _functions.pyi.
 
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from csoftmax._functions import _Bool, _Doubles, _Float, _Integer, _Number
+
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
-_Float = TypeVar("_Float", np.float16, np.float32, np.float64)
-_Axis = int | tuple[int, ...] | None
+_Axis: TypeAlias = _Integer | tuple[_Integer, ...] | None
 
 @overload
-def softmax(x: NDArray[_Float], axis: _Axis = None) -> NDArray[_Float]: ...
+def softmax(
+    x: NDArray[_Float],
+    axis: _Axis = None,
+) -> NDArray[_Float]: ...
 @overload
-def softmax(x: ArrayLike, axis: _Axis = None) -> NDArray[np.float64]: ...
+def softmax(
+    x: _Doubles,
+    axis: _Axis = None,
+) -> NDArray[np.float64]: ...
 @overload
-def log_softmax(x: NDArray[_Float], axis: _Axis = None) -> NDArray[_Float]: ...
+def softmax(
+    x: _Number,
+    axis: _Axis = None,
+) -> np.float64: ...
 @overload
-def log_softmax(x: ArrayLike, axis: _Axis = None) -> NDArray[np.float64]: ...
+def softmax(
+    x: _Float,
+    axis: _Axis = None,
+) -> _Float: ...
+@overload
+def softmax(
+    x: ArrayLike,
+    axis: _Axis = None,
+) -> NDArray[Any]: ...
+@overload
+def log_softmax(
+    x: NDArray[_Float],
+    axis: _Axis = None,
+) -> NDArray[_Float]: ...
+@overload
+def log_softmax(
+    x: _Doubles,
+    axis: _Axis = None,
+) -> NDArray[np.float64]: ...
+@overload
+def log_softmax(
+    x: _Number,
+    axis: _Axis = None,
+) -> np.float64: ...
+@overload
+def log_softmax(
+    x: _Float,
+    axis: _Axis = None,
+) -> _Float: ...
+@overload
+def log_softmax(
+    x: ArrayLike,
+    axis: _Axis = None,
+) -> NDArray[Any]: ...
 
 # A scalar or an array: the axes decide, which the type does not tell. Any.
 @overload
@@ -25,7 +68,7 @@ def logsumexp(
     a: ArrayLike,
     axis: _Axis = None,
     b: ArrayLike | None = None,
-    keepdims: bool = False,
+    keepdims: _Bool = False,
     return_sign: Literal[False] = False,
 ) -> Any: ...
 @overload
@@ -33,7 +76,7 @@ def logsumexp(
     a: ArrayLike,
     axis: _Axis = None,
     b: ArrayLike | None = None,
-    keepdims: bool = False,
+    keepdims: _Bool = False,
     *,
     return_sign: Literal[True],
 ) -> tuple[Any, Any]: ...
@@ -42,6 +85,14 @@ def logsumexp(
     a: ArrayLike,
     axis: _Axis,
     b: ArrayLike | None,
-    keepdims: bool,
+    keepdims: _Bool,
     return_sign: Literal[True],
 ) -> tuple[Any, Any]: ...
+@overload
+def logsumexp(
+    a: ArrayLike,
+    axis: _Axis = None,
+    b: ArrayLike | None = None,
+    keepdims: _Bool = False,
+    return_sign: _Bool = False,
+) -> Any: ...

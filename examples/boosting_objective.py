@@ -7,6 +7,16 @@ shows that the loss falls.
 The Hessian p (1 - p) decides a leaf's value, sum(-gradient) / sum(Hessian). A leaf of rows that are
 all but certain needs the digits of 1 - p, which the subtraction loses: from p = 1 - 6e-8 on, float32
 has 0 / 0 there. The gradient of the cross-entropy holds 1 - p as the sum of the other probabilities.
+
+The rows' weights, of DMatrix(weight=) or Dataset(weight=), count as they do in the libraries' own
+objectives: both parts are multiplied by them here, as neither library does that for an objective
+that it is handed.
+
+The libraries' own Hessians are larger than the second derivative, as it stands here: XGBoost's
+multi:softprob has max(2 p (1 - p) w, 1e-16), LightGBM's multiclass K / (K - 1) p (1 - p) w. Their
+steps are that much shorter: the same trees come from `factor=2`, by functools.partial, or by halving
+the learning rate, lambda and min_child_weight and doubling gamma. The floor of 1e-16 keeps XGBoost's
+sums above 0 where float32 has no digits of 1 - p left, and is not needed here.
 """
 
 import argparse
@@ -20,52 +30,69 @@ from tqdm import tqdm
 import csoftmax
 
 
-def gradient_and_hessian(margin, label, axis):
-    """Return p - y and p (1 - p), both of the margins' shape."""
-    _, gradient = csoftmax.cross_entropy_with_grad(margin, label, axis=axis, reduction="none")
+def gradient_and_hessian(margin, label, weight, axis, factor):
+    """Return w (p - y) and factor w p (1 - p), both of the margins' shape; w is 1 if weight is None."""
+    _, gradient = csoftmax.cross_entropy_with_grad(
+        margin, label, axis=axis, sample_weight=weight, reduction="none"
+    )
     # To the largest class as target: 1 - p there, else p. Their product is the same either way round.
     _, side = csoftmax.cross_entropy_with_grad(
         margin, margin.argmax(axis), axis=axis, reduction="none"
     )
     np.abs(side, out=side)
-    return gradient, side * (1 - side)
+    hessian = side * (1 - side)
+    scale = factor if weight is None else factor * np.expand_dims(weight, axis)
+    return gradient, np.multiply(hessian, scale, out=hessian)
 
 
-def for_xgboost(margin, data):
+def weight_of(data):
+    """The rows' weights, or None: XGBoost has an empty array where there are none, LightGBM None."""
+    weight = data.get_weight()
+    return None if weight is None or len(weight) == 0 else np.asarray(weight)
+
+
+def for_xgboost(margin, data, factor=1):
     """`obj` of xgboost.train: margins (N, K)."""
-    return gradient_and_hessian(margin, data.get_label().astype(int), axis=1)
+    label = data.get_label().astype(int)
+    return gradient_and_hessian(margin, label, weight_of(data), 1, factor)
 
 
-def for_lightgbm(margin, data):
+def for_lightgbm(margin, data, factor=1):
     """`objective` of lightgbm.train: margins class by class, flat or as (N, K) in Fortran order."""
     label = data.get_label().astype(int)
     margin = margin.ravel("F").reshape(-1, len(label))  # a view, (K, N)
-    gradient, hessian = gradient_and_hessian(margin, label, axis=0)
+    gradient, hessian = gradient_and_hessian(margin, label, weight_of(data), 0, factor)
     return gradient.ravel(), hessian.ravel()
 
 
 class Data:
     """What an objective sees of xgboost.DMatrix and lightgbm.Dataset."""
 
-    def __init__(self, label):
+    def __init__(self, label, weight=None):
         self.label = label.astype(np.float32)
+        self.weight = weight
 
     def get_label(self):
         return self.label
+
+    def get_weight(self):
+        return self.weight
 
 
 def compare_layouts(n_rows, rng):
     """Return whether both layouts give the same bits, and the Hessian's largest relative errors."""
     margin = rng.normal(0, 8, (n_rows, 10)).astype(np.float32)
-    data = Data(rng.integers(0, 10, n_rows))
+    weight = rng.uniform(0.1, 10, n_rows).astype(np.float32)
+    data = Data(rng.integers(0, 10, n_rows), weight)
     by_row = for_xgboost(margin, data)
     by_class = for_lightgbm(margin.T.ravel(), data)
     same = all(a.T.tobytes() == b.tobytes() for a, b in zip(by_row, by_class, strict=True))
 
     e = np.exp(margin - margin.max(axis=1, keepdims=True), dtype=np.float64)
-    exact = e * (e @ (1 - np.eye(10))) / e.sum(axis=1, keepdims=True) ** 2
+    exact = e * (e @ (1 - np.eye(10))) / e.sum(axis=1, keepdims=True) ** 2 * weight[:, None]
     p = csoftmax.softmax(margin)
-    return same, *(np.abs(h / exact - 1).max() for h in (by_row[1], p * (1 - p)))
+    usual = p * (1 - p) * weight[:, None]
+    return same, *(np.abs(h / exact - 1).max() for h in (by_row[1], usual))
 
 
 def boost(images, label, held_out, rounds, rate=0.3, depth=3):

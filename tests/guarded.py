@@ -91,8 +91,8 @@ class Arrays:
             new(name, (n_rows,), self.dtype, place=flush)
         new("total", (n_rows,), np.float64)
         new("picked", (n_rows, 3), self.dtype)
-        new("state", (3,), np.float64, place=flush)
-        new("piece", (3,), np.float64, self.positive, place=flush)
+        new("state", (4,), np.float64, place=flush)
+        new("piece", (4,), np.float64, self.positive, place=flush)
         if special:
             self.target[1::4] = self.narrow[1::4] = -100
         self.fill()
@@ -170,7 +170,9 @@ def drivers(a, n_threads):
         "losses, weights": lambda: loss(x, axis, y, -100, a.loss, out, *last, None, **weights),
         "losses, smooth": lambda: loss(x, axis, y, -100, a.total, out, *last, None, **smooth),
         "losses, all": lambda: loss(x, axis, None, None, a.loss, out, *last, q, **smooth),
-        "reduce_losses": lambda: _batch.reduce_losses(a.total, 1.0, a.loss[-1:].reshape(()), 0),
+        "reduce_losses": lambda: _batch.reduce_losses(
+            a.total, 1.0, 0.0, a.loss[-1:].reshape(()), 0, 0
+        ),
         "scan_targets": lambda: _batch.scan_targets(y, a.n_classes, -100, 0),
         "total_weight": lambda: _batch.total_weight(y, -100, a.weight, a.sample_weight, 1),
     }
@@ -205,7 +207,7 @@ def c_rows(a, n_threads):
     at_target = float(a.x.reshape(-1)[-1])
 
     def filled():
-        a.state[:] = -np.inf, 0, -1  # CSOFTMAX_EMPTY
+        a.state[:] = -np.inf, 0, 0, -1  # CSOFTMAX_EMPTY
         c["partial"](state, x, n)
         return state
 

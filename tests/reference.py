@@ -127,13 +127,13 @@ def rows_times(values, sample_weight, axis):
         return np.where((rows == 0) & ~np.isnan(values), 0, values * rows)
 
 
-def divided(logits, temperature):
-    """logits / temperature in the logits' dtype, overflows as the largest finite number."""
-    logits = np.asarray(logits)
-    largest = np.finfo(logits.dtype).max
-    with np.errstate(all="ignore"):
-        quotient = logits / logits.dtype.type(float(temperature))
-    return np.where(np.isfinite(logits), np.clip(quotient, -largest, largest), logits)
+def divided(logits, temperature, axis=-1):
+    """(logits - the largest) / temperature, exactly but for longdouble's last places: what rows are functions of."""
+    logits = np.asarray(logits, np.longdouble)
+    if float(temperature) == 1:
+        return logits
+    top = logits.max(axis, keepdims=True, initial=-INF)
+    return (logits - np.where(np.isfinite(top), top, 0)) / np.longdouble(float(temperature))
 
 
 def cross_entropy(
@@ -148,7 +148,7 @@ def cross_entropy(
     temperature=1.0,
 ):
     """Loss of each row and its gradient, of the sum: neither is divided by a number of rows."""
-    logits, target = divided(logits, temperature), np.asarray(target)
+    logits, target = divided(logits, temperature, axis), np.asarray(target)
     a = shares(target, logits.shape, axis, ignore_index, weight, label_smoothing)
     counts = np.full(logits.shape, True)
     if target.dtype.kind != "f":
@@ -167,7 +167,7 @@ def cross_entropy(
 
 def gradient_scale(logits, target, axis=-1, *, sample_weight=None, temperature=1.0, **options):
     """The larger of the probability's part and the target mass in each entry of the gradient."""
-    logits = divided(logits, temperature)
+    logits = divided(logits, temperature, axis)
     a = shares(target, logits.shape, axis, **options)
     scale = np.maximum(np.abs(softmax(logits, axis) * a.sum(axis, keepdims=True)), np.abs(a))
     scale = np.abs(rows_times(scale, sample_weight, axis))

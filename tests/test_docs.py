@@ -53,6 +53,16 @@ def test_the_docstring_of_a_function_names_every_parameter(name):
     assert set(inspect.signature(function).parameters) <= described
 
 
+@pytest.mark.parametrize("name", COMPUTING)
+def test_the_docstring_says_what_an_interruption_does_to_out(name):
+    text = " ".join(inspect.getdoc(getattr(csoftmax, name)).split())
+    has_out = "out" in inspect.signature(getattr(csoftmax, name)).parameters
+    promise = "only a signal's handler that raises (Ctrl-C) may leave it partly written"
+    assert (
+        f"On any error that is raised, it holds what it held before; {promise}." in text
+    ) == has_out
+
+
 def test_every_public_name_exists_and_the_list_is_sorted():
     assert [name for name in csoftmax.__all__ if not hasattr(csoftmax, name)] == []
     assert list(csoftmax.__all__) == sorted(csoftmax.__all__)
@@ -73,7 +83,8 @@ def test_the_tests_that_guard_the_promises_exist():
         pytest.skip("the documentation is not beside the tests")
     file, n_tests = None, 0
     for path, after, alone in re.findall(
-        r"((?:embedding/)?test_\w+\.py)(?:::(test_\w+))?|\b(test_\w+)\b", promises.read_text()
+        r"((?:embedding/|differential/)?test_\w+\.py)(?:::(test_\w+))?|\b(test_\w+)\b",
+        promises.read_text(),
     ):
         file = path or file
         source = (Path(__file__).parent / file).read_text()

@@ -131,6 +131,16 @@ def test_labels_that_are_no_classes_or_blank_are_errors(ctc, labels):
         ctc.forward.log_prob(np.zeros((9, 3)), labels)
 
 
+def test_logits_that_are_not_contiguous_rows_of_float64_are_errors(ctc, rng):
+    logits = rng.standard_normal((6, 4))
+    strided = np.repeat(logits, 2, axis=1)[:, ::2]
+    for given in (strided, logits[::-1], np.asfortranarray(logits), logits.astype(np.float32)):
+        for function, second in ((ctc.forward.log_prob, (1, 2)), (ctc.forward.beam_search, 9)):
+            with pytest.raises(ValueError, match=r"contiguous|dtype mismatch"):
+                function(given, second)
+            assert function(np.ascontiguousarray(given, np.float64), second) is not None
+
+
 @pytest.mark.parametrize(("shape", "n_labels"), [((1, 2), 1), ((30, 5), 10), ((50, 100), 20)])
 def test_log_prob_equals_the_ctc_loss_of_torch(ctc, rng, shape, n_labels):
     torch = pytest.importorskip("torch", reason="PyTorch is an optional peer")

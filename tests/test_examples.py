@@ -1,5 +1,6 @@
 """The examples run; each is started as a reader would, and what it shows is true."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -7,8 +8,10 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-from reference import BOUNDS
+import reference
+from reference import BOUNDS, logits_of, same_bits, ulps
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # Threads that spin while they wait for one that has no processor make a busy machine fifty times slower.
@@ -63,14 +66,89 @@ def test_the_boosting_objective_has_the_same_bits_in_both_layouts_and_its_loss_f
     )
     assert "20000 rows: the same bits" in text
     ours, usual = numbers_after("error of the Hessian: ", text)
-    # side (1 - side): the bound for the first, and nine times that for the second, as the largest of ten
-    # probabilities is a tenth or more and side nine tenths or less; two roundings.
-    assert ours <= (10 * BOUNDS["gradient", "float32"] + 1) * 2**-23
+    # w side (1 - side): the bound for the first, and nine times that for the second, as the largest of ten
+    # probabilities is a tenth or more and side nine tenths or less; three roundings.
+    assert ours <= (10 * BOUNDS["gradient", "float32"] + 1.5) * 2**-23
     assert usual >= 1
     losses = numbers_after("loss by round:", text)
     assert losses[0] == pytest.approx(2.3026, abs=5e-5)  # log(10), as printed
     assert all(after < before / 2 for before, after in pairwise(losses))
     assert numbers_after("held-out accuracy ", text)[0] > 0.8
+
+
+@pytest.fixture
+def boosting(monkeypatch):
+    """The boosting example as a module."""
+    for package in ("sklearn", "tqdm"):
+        pytest.importorskip(package, reason="the demo extra is not installed")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("boosting_objective")
+
+
+class DMatrix:
+    """What an objective sees of xgboost.DMatrix, or of lightgbm.Dataset, whose weights may be None."""
+
+    def __init__(self, label, weight):
+        self.get_label = lambda: label.astype(np.float32)
+        self.get_weight = lambda: weight
+
+
+def both_layouts(boosting, margin, data, **options):
+    """Gradient and Hessian, (N, K), which are the same for margins (N, K), class by class, and flat."""
+    by_row = boosting.for_xgboost(margin, data, **options)
+    for given in (np.asfortranarray(margin), margin.T.ravel()):
+        by_class = boosting.for_lightgbm(given, data, **options)
+        for a, b in zip(by_row, by_class, strict=True):
+            assert same_bits(np.ascontiguousarray(a.T).ravel(), b)
+    return by_row
+
+
+@pytest.mark.parametrize("factor", [1, 2, 10 / 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_boosting_objective_multiplies_both_parts_by_the_rows_weights(
+    boosting, rng, dtype, factor
+):
+    margin = logits_of(rng, (500, 10), np.float32)
+    label, weight = rng.integers(0, 10, 500), rng.uniform(0, 5, 500).astype(dtype)
+    weight[:3] = 0
+    gradient, hessian = both_layouts(boosting, margin, DMatrix(label, weight), factor=factor)
+    assert gradient.dtype == hessian.dtype == np.float32
+    exact = reference.softmax(margin) - np.eye(10)[label]
+    w = weight[:, None].astype(np.longdouble)
+    scale = w * np.maximum(reference.softmax(margin), np.eye(10)[label])
+    assert ulps(gradient, w * exact, scale) <= BOUNDS["smoothed gradient", "float32"]
+    # Of the largest probability 1 - p is the sum of the others.
+    p = reference.softmax(margin)
+    others = np.array([np.delete(p, k, axis=1).sum(1) for k in range(10)]).T
+    # Ten bounds of the first part, as above, and four roundings: 1 - side, the product, the weight's factor, and by it.
+    # What is so many units of a number of one size may be twice as many of one of another.
+    bound = 2 * (10 * BOUNDS["gradient", "float32"] + 2)
+    assert ulps(hessian, factor * w * p * others) <= bound
+    assert not gradient[:3].any()
+    assert not hessian[:3].any()
+
+
+@pytest.mark.parametrize("none", [None, np.empty(0, np.float32)], ids=["LightGBM", "XGBoost"])
+def test_the_boosting_objective_without_weights_is_that_of_weights_of_one(boosting, rng, none):
+    margin, label = logits_of(rng, (200, 7), np.float32), rng.integers(0, 7, 200)
+    got = both_layouts(boosting, margin, DMatrix(label, none))
+    expected = both_layouts(boosting, margin, DMatrix(label, np.ones(200, np.float32)))
+    assert all(same_bits(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_the_boosting_objective_with_factor_two_is_that_of_xgboost(boosting, rng):
+    margin, label = logits_of(rng, (500, 10), np.float32, spread=2), rng.integers(0, 10, 500)
+    weight = rng.uniform(0.1, 5, 500).astype(np.float32)
+    gradient, hessian = both_layouts(boosting, margin, DMatrix(label, weight), factor=2)
+    # As src/objective/multiclass_obj.cu has it, in float32.
+    p = np.exp(margin - margin.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    w, one = weight[:, None], np.float32(1)
+    theirs = np.maximum(2 * p * (one - p) * w, np.float32(1e-16))
+    assert theirs.dtype == np.float32
+    # Their 1 - p has the rounding of p, 2**-24, and of what p is made of: a few times that.
+    assert np.abs(hessian - theirs).max() <= 2 * weight.max() * 16 * 2**-24
+    assert np.abs(gradient - w * (p - np.eye(10)[label])).max() <= weight.max() * 16 * 2**-24
 
 
 def test_perplexity_in_blocks_is_that_of_the_whole_file():

@@ -76,6 +76,16 @@ def test_dtype_converts_the_input_first(rng, name):
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
+def test_dtype_converts_numbers_of_ml_dtypes_too(rng, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for kind in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4):
+        x = rng.uniform(-4, 4, (3, 4)).astype(kind)
+        for dtype in (np.float32, np.float64):
+            got = getattr(functional, name)(x, 1, dtype=dtype)
+            assert same_bits(got, getattr(csoftmax, name)(x.astype(dtype), 1))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
 @pytest.mark.parametrize("dtype", [np.int64, np.complex128, np.longdouble, "nonsense", 3, str])
 def test_dtype_must_be_one_that_has_a_kernel(name, dtype):
     text = rf"functional\.{name}\(\) needs a dtype of numpy\.float16, float32 or float64"
@@ -112,6 +122,8 @@ def test_cross_entropy_has_its_classes_along_axis_1(rng, dtype, shape, reduction
     probabilities = csoftmax.softmax(logits_of(rng, shape, dtype), axis)
     for options in ({}, {"weight": weight, "ignore_index": 2, "label_smoothing": 0.1}):
         for y in (target, probabilities):
+            if y is probabilities:
+                options = options | {"ignore_index": -2}  # of the others there are none
             got = functional.cross_entropy(x, y, reduction=reduction, **options)
             expected = csoftmax.cross_entropy(x, y, axis=axis, reduction=reduction, **options)
             assert same_bits(got, expected)
@@ -244,6 +256,36 @@ def test_wrong_arguments_of_the_losses_are_errors(name):
         loss([[1.0], [1.0, 2.0]], [0, 0])
 
 
+@pytest.mark.parametrize("rows", [(), (2,), (2, 3), (0,)])
+@pytest.mark.parametrize("weight", [None, np.zeros(0)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_rows_without_classes_are_ignored_or_have_no_target(name, rows, weight):
+    loss, x = getattr(functional, name), np.zeros((*rows[:1], 0, *rows[1:]))
+    target = np.full(rows, -100)
+    assert np.isnan(loss(x, target, weight))
+    assert same_bits(loss(x, target, weight, reduction="sum"), np.float64(0))
+    assert_array_equal(loss(x, target, weight, reduction="none"), np.zeros(rows))
+    if target.size:
+        with pytest.raises(IndexError, match=rf"functional\.{name}\(\) target 0.*no classes"):
+            loss(x, target * 0, weight)
+
+
+@pytest.mark.parametrize("n_dims", [31, 32, 33, 63, 64])  # around what NumPy's indexing takes
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_take_every_number_of_dimensions(rng, name, n_dims, order):
+    loss = getattr(functional, name)
+    shape = (3, 4, *(1,) * (n_dims - 3), 2)
+    x = np.asarray(rng.standard_normal(shape), order=order)
+    target, weight = rng.integers(0, 4, (*shape[:1], *shape[2:])), rng.uniform(0, 1, 4)
+    for reduction in ("mean", "sum", "none"):
+        for options in ({}, {"weight": weight}, {"ignore_index": 2}):
+            got = loss(x, target, reduction=reduction, **options)
+            few = loss(x.reshape(3, 4, 2), target.reshape(3, 2), reduction=reduction, **options)
+            assert np.shape(got) == (target.shape if reduction == "none" else ())
+            assert same_bits(np.reshape(got, np.shape(few)), few)
+
+
 def test_nll_loss_takes_no_class_probabilities():
     with pytest.raises(TypeError, match="class indices"):
         functional.nll_loss(np.zeros((2, 3)), np.full((2, 3), 1 / 3))
@@ -252,13 +294,13 @@ def test_nll_loss_takes_no_class_probabilities():
 def test_wrong_axes_are_errors_that_name_the_function():
     x = np.zeros((2, 3))
     with pytest.raises(
-        TypeError, match=r"functional\.logsumexp\(\) needs an integer axis, got None"
+        TypeError, match=r"functional\.logsumexp\(\) needs an integer dim, got None"
     ):
         functional.logsumexp(x, None)
     with pytest.raises(ValueError, match=r"functional\.logsumexp\(\) needs axes that differ"):
         functional.logsumexp(x, (0, -2))
     with pytest.raises(
-        np.exceptions.AxisError, match=r"functional\.logsumexp\(\) needs an axis from -2 to 1"
+        np.exceptions.AxisError, match=r"functional\.logsumexp\(\) needs a dim from -2 to 1"
     ):
         functional.logsumexp(x, (0, 2))
     with pytest.raises(
@@ -268,10 +310,10 @@ def test_wrong_axes_are_errors_that_name_the_function():
         functional.logsumexp(x.astype(complex), 0)
     for name in ELEMENTWISE:
         with pytest.raises(
-            np.exceptions.AxisError, match=rf"{name}\(\) needs an axis from -2 to 1, got 2"
+            np.exceptions.AxisError, match=rf"{name}\(\) needs a dim from -2 to 1, got 2"
         ):
             getattr(functional, name)(x, 2)
-        with pytest.raises(TypeError, match=rf"{name}\(\) needs an integer axis"):
+        with pytest.raises(TypeError, match=rf"{name}\(\) needs an integer dim"):
             getattr(functional, name)(x, (0, 1))
 
 

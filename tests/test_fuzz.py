@@ -295,4 +295,4 @@ def test_any_call_of_pytorchs_cross_entropy_answers_or_refuses(data):
         "ignore_index": data.draw(st.sampled_from([-100, 1])),
     }
     target = data.draw(targets(x, axis))
-    check("cross_entropy", functional.cross_entropy, (x, target), options)
+    check("functional.cross_entropy", functional.cross_entropy, (x, target), options)

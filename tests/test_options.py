@@ -296,39 +296,94 @@ TEMPERATURES = [0.5, 2, 0.7, 3.3, 1e-3, 1e3, np.float32(0.1), np.float64(0.1), F
 SHAPES = [((40, 10), 1), ((9, 100), 1), ((3, 2049), 1), ((100, 33), 0), ((2, 17, 20), 1)]
 
 
+def exactly_divided(x, axis, temperature):
+    """softmax, log_softmax and logsumexp in longdouble."""
+    rest = reference.divided(x, temperature, axis)
+    top = np.asarray(x, np.longdouble).max(axis) / np.longdouble(float(temperature))
+    others = reference.parts(rest, axis)[2].squeeze(axis)
+    return {
+        "softmax": reference.softmax(rest, axis),
+        "log_softmax": reference.log_softmax(rest, axis),
+        "logsumexp": top + np.log1p(others),
+    }
+
+
 @pytest.mark.parametrize("temperature", TEMPERATURES, ids=str)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)
-def test_a_temperature_gives_the_bits_of_the_divided_logits(rng, dtype, shape, axis, temperature):
+def test_results_with_a_temperature_are_within_their_bounds(rng, dtype, shape, axis, temperature):
     x = logits_of(rng, shape, dtype)
-    quotient = x / np.dtype(dtype).type(float(temperature))
     target, q = targets_of(rng, shape, axis), probabilities_of(rng, shape, axis, dtype)
-    for function in (csoftmax.softmax, csoftmax.log_softmax, csoftmax.logsumexp):
-        assert same_bits(function(x, axis, temperature=temperature), function(quotient, axis))
+    for name, exact in exactly_divided(x, axis, temperature).items():
+        got = getattr(csoftmax, name)(x, axis, temperature=temperature)
+        assert reference.ulps(got, exact) <= BOUNDS[name, dtype]
     for y, eps, reduction in itertools.product((target, q), (0, 0.1), REDUCTIONS):
         options = {"axis": axis, "label_smoothing": eps, "reduction": reduction}
-        got, grad = csoftmax.cross_entropy_with_grad(x, y, temperature=temperature, **options)
-        expected, of_quotient = csoftmax.cross_entropy_with_grad(quotient, y, **options)
-        assert same_bits(got, expected)
+        got, _ = csoftmax.cross_entropy_with_grad(x, y, temperature=temperature, **options)
         assert same_bits(got, csoftmax.cross_entropy(x, y, temperature=temperature, **options))
-        if temperature in (0.5, 2):
-            assert same_bits(grad, of_quotient / np.dtype(dtype).type(temperature))
     check(x, target, axis, temperature=temperature)
     check(x, q, axis, temperature=temperature, label_smoothing=0.1)
 
 
-def test_a_quotient_that_overflows_counts_as_the_largest_number(dtype):
-    largest = np.finfo(dtype).max
-    x = np.array([[largest, 0, -largest], [largest, largest / 4, 0], [-np.inf, 0, 1]], dtype)
-    clipped = np.array([[largest, 0, -largest], [largest, largest, 0], [-np.inf, 0, 4]], dtype)
-    for a, b, axis in ((x, clipped, 1), (x.T.copy(), clipped.T.copy(), 0)):
-        for function in (csoftmax.softmax, csoftmax.log_softmax, csoftmax.logsumexp):
-            assert same_bits(function(a, axis, temperature=0.25), function(b, axis))
-        loss = csoftmax.cross_entropy(a, [1, 1, 1], axis=axis, temperature=0.25, reduction="none")
-        expected = csoftmax.cross_entropy(b, [1, 1, 1], axis=axis, reduction="none")
-        assert same_bits(loss, expected)
+@pytest.mark.parametrize("factor", [2.0**-20, 2.0**20])
+def test_logits_and_temperature_times_a_power_of_two_give_the_same_bits(rng, dtype, factor):
+    for shape, axis in SHAPES:
+        x = logits_of(rng, shape, dtype)
+        scaled = x * np.dtype(dtype).type(factor)
+        for name in ("softmax", "log_softmax", "logsumexp"):
+            function = getattr(csoftmax, name)
+            got = function(scaled, axis, temperature=0.7 * factor)
+            assert same_bits(got, function(x, axis, temperature=0.7))
+
+
+@pytest.mark.parametrize(
+    ("row", "temperature", "expected"),
+    [
+        ([5, 4], 1e-38, [1, 0]),
+        ([4, 5, 5], 1e-38, [0, 0.5, 0.5]),
+        ([3e38, 2e38], 0.5, [1, 0]),
+        ([-2e38, -3e38], 0.25, [1, 0]),
+        ([3e38, -3e38], 1e-3, [1, 0]),
+        ([5, 4], 1e-310, [1, 0]),
+        ([5, 4], 5e-324, [1, 0]),
+        ([5, 4], 1e308, [0.5, 0.5]),
+        ([-np.inf, 0, 1], 1e-38, [0, 0, 1]),
+        ([1000.125, 1000], 0.125, [np.e / (1 + np.e), 1 / (1 + np.e)]),
+    ],
+)
+def test_differences_are_divided_not_logits(dtype, row, temperature, expected):
+    n = 2100  # more than a chunk
+    padded = np.full(n, -np.inf, dtype)
+    padded[: len(row)] = row
+    bound = BOUNDS["softmax", dtype]
+    loss = -np.log(np.longdouble(np.max(expected)))
+    for x, exact in (
+        (np.array(row, dtype), expected),
+        (padded, np.pad(np.array(expected, float), (0, n - len(row)))),
+        (padded[::-1], np.pad(np.array(expected, float), (0, n - len(row)))[::-1]),
+    ):
+        got = csoftmax.softmax(x, temperature=temperature)
+        assert reference.ulps(got, np.asarray(exact, np.longdouble)) <= bound
+        columns = np.ascontiguousarray(np.stack([x] * 20, axis=1))
+        assert (csoftmax.softmax(columns, 0, temperature=temperature).T == got).all()
+        at = int(np.argmax(x))
+        got = csoftmax.cross_entropy(x, at, temperature=temperature)
+        assert abs(got - loss) <= 4 * np.spacing(np.abs(np.dtype(dtype).type(loss)))
+        _, grad = csoftmax.cross_entropy_with_grad(x, at, temperature=temperature)
+        assert not np.isnan(grad).any()
+
+
+def test_infinite_logits_stay_what_they_are_at_any_temperature(dtype):
     infinite = np.array([[np.inf, 0]], dtype)
-    assert np.isnan(csoftmax.softmax(infinite, temperature=0.25)).all()
-    assert csoftmax.logsumexp(infinite, temperature=0.25) == np.inf
+    for temperature in (0.25, 1e-310, 1e300):
+        assert np.isnan(csoftmax.softmax(infinite, temperature=temperature)).all()
+        assert csoftmax.logsumexp(infinite, temperature=temperature) == np.inf
+        assert csoftmax.logsumexp(-infinite, temperature=temperature) == 0
+
+
+def test_a_logsumexp_too_large_for_the_dtype_is_infinite(dtype):
+    x = np.full(3, np.finfo(dtype).max)
+    assert csoftmax.logsumexp(x, temperature=0.25) == np.inf
+    assert csoftmax.logsumexp(-x, temperature=0.25) == -np.inf
 
 
 def test_a_temperature_of_integers_and_float16_applies_to_what_they_are_computed_in():
@@ -336,13 +391,13 @@ def test_a_temperature_of_integers_and_float16_applies_to_what_they_are_computed
         (np.arange(12).reshape(3, 4), np.float64),
         (np.arange(12, dtype=np.float16).reshape(3, 4), np.float32),
     ):
-        quotient = x.astype(wide) / wide(0.7)
+        converted = x.astype(wide)
         got = csoftmax.softmax(x, temperature=0.7)
-        assert same_bits(got, csoftmax.softmax(quotient).astype(got.dtype))
+        assert same_bits(got, csoftmax.softmax(converted, temperature=0.7).astype(got.dtype))
         got = csoftmax.logsumexp(x, temperature=0.7, keepdims=True)
-        assert same_bits(got, csoftmax.logsumexp(quotient, keepdims=True))
+        assert same_bits(got, csoftmax.logsumexp(converted, temperature=0.7, keepdims=True))
         got = csoftmax.cross_entropy(x, [0, 1, 3], temperature=0.7)
-        assert same_bits(got, csoftmax.cross_entropy(quotient, [0, 1, 3]))
+        assert same_bits(got, csoftmax.cross_entropy(converted, [0, 1, 3], temperature=0.7))
 
 
 def test_out_and_in_place_take_a_temperature(rng, dtype):

@@ -1,6 +1,7 @@
 """Forks after parallel use, other start methods, other libraries' threads. Each ends, or fails."""
 
 import hashlib
+import math
 import os
 import sys
 import sysconfig
@@ -13,7 +14,7 @@ from reference import logits_of, same_bits
 from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
-from csoftmax import _batch
+from csoftmax import _batch, _config
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PRELUDE = """
@@ -380,31 +381,173 @@ def test_the_number_of_threads_respects_the_affinity():
     assert children.run_well("-c", program) == "1\n"
 
 
+# What /proc/self shows, with the files of the control groups: the mounts' lines are those of real systems.
+VERSION_2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+VERSION_1 = (
+    "34 25 0:30 / /sys/fs/cgroup/memory rw shared:10 - cgroup cgroup rw,memory\n"
+    "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+    "35 25 0:31 / /sys/fs/cgroup/cpuset rw shared:11 - cgroup cgroup rw,cpuset\n"
+)
+ROOT_MOUNT = "23 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+
+
+def cpu_max(quota, period=100_000):
+    return {"cpu.max": f"{quota} {period}\n"}
+
+
+def cfs(quota, period=100_000):
+    return {"cpu.cfs_quota_us": f"{quota}\n", "cpu.cfs_period_us": f"{period}\n"}
+
+
+@pytest.fixture
+def quota_of(tmp_path):
+    """The quota that _config finds on a system of these files: groups and mounts are texts of /proc/self."""
+
+    def quota(groups, mounts, files):
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cgroup").write_text(groups)
+        (tmp_path / "proc/mountinfo").write_text(mounts)
+        for folder, texts in files.items():
+            (tmp_path / "root" / folder).mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                (tmp_path / "root" / folder / name).write_text(text)
+        return _config._processor_quota(tmp_path / "proc", tmp_path / "root")
+
+    return quota
+
+
 @pytest.mark.parametrize(
-    ("granted", "n_threads"),
+    ("granted", "processors"),
     [
-        ("100000 100000", 1),
-        ("20000 100000", 1),
-        ("150000 100000", 2),
-        ("max 100000", None),
-        ("?", None),
+        (cpu_max(100_000), 1),
+        (cpu_max(20_000), 1),
+        (cpu_max(150_000), 2),
+        (cpu_max(200_000), 2),
+        (cpu_max(25_000, 10_000), 3),
+        (cpu_max("max"), math.inf),
+        ({"cpu.max": "?"}, math.inf),
+        ({"cpu.max": ""}, math.inf),
+        ({"cpu.max": "1 0"}, math.inf),
+        ({}, math.inf),
     ],
 )
-def test_the_number_of_threads_respects_the_control_groups_quota(granted, n_threads):
+@pytest.mark.parametrize("group", ["/", "/a.slice/b.scope"])
+def test_the_quota_is_that_of_the_processs_own_group(quota_of, group, granted, processors):
+    other = {"sys/fs/cgroup/other": cpu_max(1000)}
+    files = {f"sys/fs/cgroup{group}": granted, **other}
+    assert quota_of(f"0::{group}\n", ROOT_MOUNT + VERSION_2, files) == processors
+
+
+@pytest.mark.parametrize(
+    ("granted", "processors"),
+    [
+        (cfs(100_000), 1),
+        (cfs(350_000), 4),
+        (cfs(30_000, 10_000), 3),
+        (cfs(-1), math.inf),
+        ({"cpu.cfs_quota_us": "200000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+@pytest.mark.parametrize("group", ["/", "/docker/0a1b"])
+def test_the_quota_of_control_groups_of_version_1_counts(quota_of, group, granted, processors):
+    groups = (
+        f"12:memory:/elsewhere\n4:cpu,cpuacct:{group}\n1:name=systemd:/init.scope\n0::/init.scope\n"
+    )
+    files = {f"sys/fs/cgroup/cpu,cpuacct{group}": granted, "sys/fs/cgroup/memory": cfs(1000)}
+    assert quota_of(groups, ROOT_MOUNT + VERSION_1, files) == processors
+
+
+@pytest.mark.parametrize("least", ["", "/a", "/a/b", "/a/b/c"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_smallest_quota_of_a_group_and_its_parents_counts(quota_of, version, least):
+    granted = cpu_max if version == 2 else cfs
+    mount = "sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/cpu,cpuacct"
+    files = {mount + group: granted(800_000) for group in ("", "/a", "/a/b", "/a/b/c")}
+    files[mount + least] = granted(300_000)
+    files[mount + "/a/b/c/below"] = files[mount + "/a/beside"] = granted(100_000)
+    groups = "0::/a/b/c\n" if version == 2 else "3:cpuacct,cpu:/a/b/c\n"
+    assert quota_of(groups, ROOT_MOUNT + (VERSION_2 if version == 2 else VERSION_1), files) == 3
+
+
+@pytest.mark.parametrize(
+    ("group", "mounted", "folder"),
+    [
+        (
+            "/docker/0a1b",
+            "/docker/0a1b",
+            "",
+        ),  # a container sees its group alone, by the host's name
+        ("/docker/0a1b/inner", "/docker/0a1b", "/inner"),
+        ("/", "/../..", ""),  # a namespace of control groups
+        ("/../beside", "/", ""),  # joined from outside of it: nothing but the mount is known
+        ("/a\\b c", "/a\\134b\\040c", ""),  # mountinfo's way to write a backslash and a space
+    ],
+)
+def test_the_mount_may_begin_below_the_top_of_the_groups(quota_of, group, mounted, folder):
+    mounts = ROOT_MOUNT + VERSION_2.replace(" / /sys", f" {mounted} /sys")
+    files = {f"sys/fs/cgroup{folder}": cpu_max(200_000)}
+    assert quota_of(f"0::{group}\n", mounts, files) == 2
+
+
+def test_mount_points_may_hold_spaces_and_lie_elsewhere(quota_of):
+    mounts = ROOT_MOUNT + VERSION_2.replace("/sys/fs/cgroup", "/mnt/control\\040groups")
+    assert quota_of("0::/a\n", mounts, {"mnt/control groups/a": cpu_max(500_000)}) == 5
+
+
+def test_both_versions_at_once_give_the_smaller_quota(quota_of):
+    unified = VERSION_2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+    files = {"sys/fs/cgroup/unified/u": {}, "sys/fs/cgroup/cpu,cpuacct/v": cfs(400_000)}
+    groups = "4:cpu,cpuacct:/v\n0::/u\n"
+    assert quota_of(groups, ROOT_MOUNT + VERSION_1 + unified, files) == 4
+
+
+@pytest.mark.parametrize(
+    ("groups", "mounts"),
+    [("", ""), ("nonsense\n", "nonsense\n - \n"), ("0::/\n", ROOT_MOUNT), ("4:cpu:/\n", VERSION_2)],
+)
+def test_without_groups_that_limit_processors_there_is_no_quota(quota_of, groups, mounts):
+    assert quota_of(groups, mounts, {"sys/fs/cgroup": cpu_max(100_000)}) == math.inf
+
+
+def test_without_proc_there_is_no_quota(tmp_path):
+    assert _config._processor_quota(tmp_path, tmp_path) == math.inf
+
+
+@pytest.mark.parametrize(("granted", "expected"), [("100000", 1), ("max", None)])
+def test_the_number_of_threads_respects_the_control_groups_quota(tmp_path, granted, expected):
+    (tmp_path / "cpu.max").write_text(f"{granted} 100000")
+    # What the import opens is the system's, but the text that tells where the groups are.
     program = """if True:
-        import pathlib, sys
-        read_text = pathlib.Path.read_text
-        def of_the_group(path, *arguments, **options):
-            if str(path) == "/sys/fs/cgroup/cpu.max":
-                return sys.argv[1]
-            return read_text(path, *arguments, **options)
-        pathlib.Path.read_text = of_the_group
+        import builtins, io, sys
+        import numpy
+        opened = builtins.open
+        texts = {"/proc/self/cgroup": "0::/", "/proc/self/mountinfo": sys.argv[1]}
+        builtins.open = lambda path, *given, **options: (
+            io.StringIO(texts[path]) if path in texts else opened(path, *given, **options))
         from csoftmax import _batch
         print(_batch.max_threads())
     """
-    free = int(children.run_well("-c", program, "max 100000"))
-    expected = free if n_threads is None else min(n_threads, free)
-    assert int(children.run_well("-c", program, granted)) == expected
+    mounts = VERSION_2.replace("/sys/fs/cgroup", str(tmp_path))
+    free = int(children.run_well("-c", program, VERSION_2.replace("/sys/fs/cgroup", "/nowhere")))
+    assert int(children.run_well("-c", program, mounts)) == min(expected or free, free)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+def test_the_number_of_threads_respects_omp_thread_limit_and_show_config_says_so(limit):
+    program = program_of("""
+import csoftmax, re
+from csoftmax import _batch
+csoftmax.show_config()
+print(_batch.max_threads(), digest())
+""")
+    free = children.run_well("-c", program).splitlines()
+    got = children.run_well("-c", program, OMP_THREAD_LIMIT=str(limit)).splitlines()
+    allowed = min(limit, int(free[-1].split()[0]))
+    assert got[-1] == f"{allowed} {free[-1].split()[1]}"  # the same bits
+    (threads,) = [line for line in got if line.startswith("  threads ")]
+    assert threads.split()[1] == str(allowed)
+    assert ("OMP_THREAD_LIMIT" in threads) == (limit == allowed and _batch.has_openmp())
 
 
 def test_the_programs_of_this_file_compare_bits_that_can_differ():

@@ -313,6 +313,49 @@ def test_weights_broadcast_both_ways_along_any_axes(rng, dtype, shape_a, shape_b
             assert same_bits(got[1], expected[1])
 
 
+@pytest.mark.parametrize("n_dims", [31, 32, 33, 63, 64])  # around what NumPy broadcasts
+@pytest.mark.parametrize("name", special.__all__)
+def test_every_number_of_dimensions_is_taken(rng, dtype, name, n_dims):
+    function, shape = getattr(special, name), (3, 4, *(1,) * (n_dims - 3), 2)
+    a, last = rng.standard_normal(shape).astype(dtype), n_dims - 1
+    for axes, few in [
+        (None, None),
+        (0, 0),
+        (-1, -1),
+        ((0, last), (0, 2)),
+        ((1, 0), (1, 0)),
+        ((), ()),
+    ]:
+        got, expected = function(a, axes), function(a.reshape(3, 4, 2), few)
+        reduced = np.sum(a, axes).shape
+        assert np.shape(got) == (reduced if name == "logsumexp" else shape)
+        assert same_bits(np.reshape(got, np.shape(expected)), expected)
+
+
+@pytest.mark.parametrize("n_dims", [31, 32, 33, 63, 64])
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("return_sign", [False, True])
+def test_weighted_sums_take_every_number_of_dimensions(rng, dtype, n_dims, keepdims, return_sign):
+    shape, last = (3, 4, *(1,) * (n_dims - 3), 2), n_dims - 1
+    a = rng.standard_normal(shape).astype(dtype)
+    for b in (
+        abs(a),
+        -a,
+        a[:1],
+        -a[:, :, ..., :1],
+        np.full((), 1.5, dtype),
+        np.full((), -2, dtype),
+    ):
+        few_b = b.reshape(b.shape[:2] + b.shape[-1:])
+        for axes, few in [(None, None), (0, 0), (-1, -1), ((0, last), (0, 2)), ((), ())]:
+            got = special.logsumexp(a, axes, b, keepdims, return_sign)
+            expected = special.logsumexp(a.reshape(3, 4, 2), few, few_b, False, return_sign)
+            pairs = zip(got, expected, strict=True) if return_sign else [(got, expected)]
+            for many, one in pairs:
+                assert np.shape(many) == np.sum(a, axes, keepdims=keepdims).shape
+                assert same_bits(np.reshape(many, np.shape(one)), one)
+
+
 def test_random_calls_agree_with_scipy(rng):
     """The law: SciPy's sums of 60 terms err by 60 units of their condition, and of the largest exponent."""
     theirs = scipy_special()
@@ -399,7 +442,8 @@ def test_what_has_no_kernel_is_an_error(name):
         with pytest.raises(TypeError, match=rf"{name}\(\) needs float32 or float64, got"):
             function(x)
     with pytest.raises(
-        ValueError, match=rf"special\.{name}\(\) needs an array of numbers .*ragged list"
+        ValueError,
+        match=rf"special\.{name}\(\) needs [xa] with rows of one length, got a ragged list",
     ):
         function([[1], [1, 2]])
 

@@ -2,7 +2,8 @@
  *
  * A program that runs Python calls csoftmax_import() once, with the GIL, and keeps the table of functions that it
  * returns. No function needs the GIL, touches errno, changes the floating-point state or depends on it; all may be
- * called from any number of threads. Numbers are those of the Python package, bit for bit, whatever n_threads is.
+ * called from any number of threads, and need at most 32 KB of stack. Numbers are those of the Python package, bit for
+ * bit, whatever n_threads is.
  *
  *     const csoftmax_functions *cs = csoftmax_import();
  *     if (cs == NULL) return NULL;                         // an ImportError is set
@@ -42,14 +43,17 @@ enum {
 #define CSOFTMAX_IGNORE_NONE INT64_MIN  /* an ignore_index that ignores nothing */
 
 /* What is known of some classes of a row: enough to go on with others, in any order and anywhere. Plain numbers, to be
- * stored and sent. {v, 0, 0} is the state of a row whose logsumexp is v. */
+ * stored and sent. {v, 0, 0, 0} is the state of a row whose logsumexp is v. States of float and of double logits may
+ * meet: the result is one of double. */
 typedef struct {
     double maximum;                     /* of the logits */
-    double sum;                         /* of the terms below the maximum, by a scale that the maximum fixes */
-    double ties;                        /* how many other logits are the maximum; NaN if one is a NaN */
+    double sum;                         /* of the terms below the maximum, by a scale that maximum and type fix */
+    double carry;                       /* what rounding took from the sum */
+    double ties;                        /* how many other logits are the maximum, and a half more for float, which tells
+                                           the scale of the sum; NaN if one is a NaN */
 } csoftmax_state;
 
-#define CSOFTMAX_EMPTY {-INFINITY, 0, -1}   /* the state of no classes, to begin with */
+#define CSOFTMAX_EMPTY {-INFINITY, 0, 0, -1}    /* the state of no classes, to begin with */
 
 /* ROWS: one row of n_classes neighbours. No allocation, no threads; nothing is checked but the target.
  *   x, out, grad    n_classes numbers; out and grad may be x, and must not overlap it otherwise. Any alignment.
@@ -65,8 +69,8 @@ typedef struct {
  * The same pieces in the same order give the same bits. partial() over 2048 classes at a time, in order, gives those of
  * the whole row, if it has more than 8.
  *
- * BATCHES: n_rows rows in any layout, shared out among n_threads (0: as many as pay). All strides are in elements and
- * may be negative, or 0 for x. Rows of results are contiguous (n_rows,). They return a status.
+ * BATCHES: n_rows rows in any layout, shared out among at most n_threads (0: as many as pay). All strides are in
+ * elements and may be negative, or 0 for x. Rows of results are contiguous (n_rows,). They return a status.
  *   out, grad       may be x with x's strides; must not overlap it otherwise. Strides of different elements differ.
  *   target, index   (n_rows,), int32_t or int64_t: target_size is its size, 4 or 8. All are checked first; bad_row may
  *                   be NULL.

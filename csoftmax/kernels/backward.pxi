@@ -1,42 +1,70 @@
 # The way back through softmax and log_softmax: from the gradient with respect to their result to that with respect to
-# the logits. With k the place of the largest, and sums in double over 16 lanes of classes:
+# the logits. Sums are in double over 16 lanes of classes. With k the place of the largest y:
 #
-#   softmax:        y_j (g_j - g_k - d),   d = sum of y_j (g_j - g_k)
-#   log_softmax:    g_j - y_j G,           G = sum of g_j;    at k:  -g_k (y_k - 1) - y_k (G - g_k)
+#   softmax:        y_j (g_j - S),   S = sum of y_j g_j
+#   log_softmax:    g_j - exp(y_j) G,   G = sum of g_j;    at k:  -g_k (exp(y_k) - 1) - exp(y_k) (G - g_k)
 #
-# The usual formula y_j (g_j - sum of y g) loses all digits at k where y_k is almost one.
+# Where y_k is almost one, g_k - S leaves no digit at k. If the y add up to one, g_j - S is
+#
+#   (g_j - r) - sum of y_j (g_j - r)
+#
+# for any r, and r = g_k keeps them. So it is taken where what they lack is no more than their rounding; else r = 0.
 
 cdef enum:
     BLOCK = 256             # classes that are added to one sum of a lane, so that errors do not pile up
 
 
-cdef struct Backward:       # what is known of a tile's rows; as COLUMNS also of those that fill up the lanes
-    int64_t[256] top        # the first class of the largest that is no NaN
-    double[256] y_top
-    double[256] g_top
-    double[4096] lanes      # (256, 16), or as COLUMNS (256 / 16, 16, 16), each of 16 rows
-    double[256] sum
-    double[256] at_top      # log_softmax: the value at k
+cdef struct Backward:       # what is known of a tile's rows, (width,) each; as COLUMNS also of what fills up the lanes
+    int64_t *top            # the first class of the largest that is no NaN
+    double *y_top
+    double *g_top
+    double *g_from          # softmax: r
+    double *sum
+    double *at_top          # log_softmax: the value at k
+    double *low             # log_softmax: exp(y) is a term times low times high / sum
+    double *high            # softmax: the sum of y
+    double *down            # what g is multiplied by, and y divided, so that sums stay in float64's range: 1 or 2**-64
+    double *lanes           # (width, 48), or as COLUMNS (width / 16, 48, 16 rows); with one chunk, of 16 rows
+    double *spare
 
 
-cdef inline double summand(floating y, floating g, double g_top, bint log) noexcept nogil:
-    return g if log else y * (<double>g - g_top)
+cdef inline Backward backward_at(char *memory, Py_ssize_t width) noexcept nogil:
+    cdef Backward rows
+    cdef Py_ssize_t n = padded(width)
+    cdef double *p = <double *>memory
+    rows.top = <int64_t *>p
+    rows.y_top = p + n
+    rows.g_top = p + 2 * n
+    rows.g_from = p + 3 * n
+    rows.sum = p + 4 * n
+    rows.at_top = p + 5 * n
+    rows.low = p + 6 * n
+    rows.high = p + 7 * n
+    rows.down = p + 8 * n
+    rows.spare = p + 9 * n
+    rows.lanes = p + 10 * n
+    return rows
 
 
 cdef inline floating backward_value(
-    floating y, floating g, double g_top, double sum, floating origin, floating least, floating magic, bint log,
+    floating y, floating g, double g_from, double sum, double low, double high, double down, bint scaled,
+    floating origin, floating least, floating magic, bint log,
 ) noexcept nogil:
+    cdef double value = g * down if scaled else g
     if log:
-        y = term(<floating>0 if y > 0 else y, origin, least, magic, False) * <floating>(1 / unit(y))
-        return <floating>mul_add(-<double>y, sum, g)
-    return <floating>(y * ((<double>g - g_top) - sum))
+        y = term(y, origin, least, magic, FAR, NULL)
+        if scaled and down != 1 and fabs(y * low * high) < 1e270 and fabs(value) < 1e270:
+            return <floating>(g - y * low * high / down)        # as small as it may be
+        value = mul_add(-(y * low), high, value)
+        return <floating>(value / down if scaled else value)
+    return <floating>((y / down if scaled else y) * ((value - g_from) - sum))
 
 
 cdef inline double value_at_top(double y_top, double g_top, double others) noexcept nogil:
-    """-g_k (exp(y_k) - 1) - exp(y_k) * others, the difference exact where exp(y_k) is almost one."""
+    """-g_k (exp(y_k) - 1) - exp(y_k) * others, the difference exact where exp(y_k) is almost one; y_k <= 1."""
     cdef double origin, least, magic, r, k, scale
-    refer(<double>0, False, &origin, &least, &magic)
-    reduce(0 if y_top > 0 else y_top, origin, least, magic, False, &r, &k)
+    refer(<double>0, FAR, &origin, &least, &magic)
+    reduce(y_top, origin, least, magic, FAR, NULL, &r, &k)
     scale = power_f64(k) * (1 / unit(r))
     r = mul_add(long_rest(r) * r, r, r)
     return -g_top * mul_add(r, scale, scale - 1) - mul_add(r, scale, scale) * others
@@ -114,106 +142,166 @@ cdef inline void tops_of_group(
         top[l] = first_class + <int64_t>place[l] if place[l] >= 0 else top[l]
 
 
-cdef inline void add_row(
-    const floating *y, const floating *g, Py_ssize_t n_classes, double g_top, bint log,
-    Py_ssize_t top,             # log_softmax: the class that is left out, if it is one of these
-    double *lanes,              # INOUT (16,)
+cdef inline void add_to_lanes(
+    const floating *y, const floating *g, double g_from, double down, bint scaled, bint log, double *sum, double *all,
 ) noexcept nogil:
-    cdef double[16] block
+    """Sixteen classes of a row; `all`, the sum of y, only without `log`."""
+    cdef int l
+    for l in range(16):
+        if log:
+            sum[l] += g[l] * down if scaled else g[l]
+        else:
+            sum[l] += y[l] * ((g[l] * down if scaled else g[l]) - g_from)
+    if not log:
+        for l in range(16):
+            all[l] += y[l]
+
+
+cdef inline void add_block_sums(const double *block, double *total, double *carry, floating like) noexcept nogil:
+    """Sixteen sums to sixteen; in float64, which has no wider type, with what rounding takes."""
+    cdef double sum, back
+    cdef int l
+    for l in range(16):
+        sum = total[l] + block[l]
+        if floating is double:
+            back = sum - total[l]
+            carry[l] += (total[l] - (sum - back)) + (block[l] - back)
+        total[l] = sum
+
+
+cdef inline void add_row(
+    const floating *y, const floating *g, Py_ssize_t n_classes, double g_from, double down, bint scaled, bint log,
+    Py_ssize_t top,             # log_softmax: the class that is left out, if it is one of these
+    double *lanes,              # INOUT (3, 16): the sum, unless log that of y, and in float64 what rounding took
+) noexcept nogil:
+    cdef double[16] block, all_y
     cdef floating[16] last_y, last_g
     cdef Py_ssize_t j = 0, end
     cdef int l
     while j < n_classes:
         end = j + BLOCK if j + BLOCK < n_classes else n_classes
         for l in range(16):
-            block[l] = 0
+            block[l] = all_y[l] = 0
         while j + 16 <= end:
             if log and j <= top < j + 16:
                 for l in range(16):
-                    block[l] += 0 if j + l == top else summand(y[j + l], g[j + l], g_top, log)
+                    last_g[l] = <floating>0 if j + l == top else g[j + l]
+                add_to_lanes(y + j, <const floating *>&last_g[0], g_from, down, scaled, log, &block[0],
+                             &all_y[0])
             else:
-                for l in range(16):
-                    block[l] += summand(y[j + l], g[j + l], g_top, log)
+                add_to_lanes(y + j, g + j, g_from, down, scaled, log, &block[0], &all_y[0])
             j += 16
         if j < end:
             load_lanes(y + j, end - j, &last_y[0])
             load_lanes(g + j, end - j, &last_g[0])
+            for l in range(16):         # behind the last class: what adds nothing
+                last_y[l] = <floating>0 if l >= end - j else last_y[l]
+                last_g[l] = <floating>0 if l >= end - j or log and j + l == top else last_g[l]
+            add_to_lanes(<const floating *>&last_y[0], <const floating *>&last_g[0], g_from, down, scaled, log,
+                         &block[0], &all_y[0])
+        add_block_sums(<const double *>&block[0], lanes, lanes + 32, y[0])
+        if not log:
             for l in range(16):
-                block[l] += 0 if l >= end - j or log and j + l == top else (
-                    summand(last_y[l], last_g[l], g_top, log))
-        for l in range(16):
-            lanes[l] += block[l]
+                lanes[16 + l] += all_y[l]
         j = end
 
 
 cdef inline void add_group(
     const floating *y, Py_ssize_t y_stride, const floating *g, Py_ssize_t g_stride, Py_ssize_t n_classes,
-    const double *g_top, bint log,
+    const double *g_from, const double *down, bint scaled, bint log,
     const floating *top,        # (16,)
-    double *lanes,              # INOUT (16, 16 rows)
+    double *lanes,              # INOUT (3, 16, 16 rows)
 ) noexcept nogil:
-    cdef double[16] block, total
+    cdef double[16] block, all_y, total, total_of_y, carry
     cdef Py_ssize_t lane, first, j
     cdef const floating *p
     cdef const floating *q
     cdef int l
     for lane in range(16 if n_classes > 16 else n_classes):
         copy_lanes(<const double *>lanes + 16 * lane, &total[0])
+        copy_lanes(<const double *>lanes + 512 + 16 * lane, &carry[0])
+        if not log:
+            copy_lanes(<const double *>lanes + 256 + 16 * lane, &total_of_y[0])
         for first in range(lane, n_classes, 256):   # by BLOCK
             for l in range(16):
-                block[l] = 0
+                block[l] = all_y[l] = 0
             for j in range(first, first + BLOCK - lane if first + BLOCK - lane < n_classes else n_classes, 16):
                 p = y + j * y_stride
                 q = g + j * g_stride
                 if log:
                     for l in range(16):
-                        block[l] += <floating>0 if <floating>j == top[l] else q[l]
+                        block[l] += 0 if <floating>j == top[l] else (q[l] * down[l] if scaled else q[l])
                 else:
                     for l in range(16):
-                        block[l] += summand(p[l], q[l], g_top[l], log)
-            for l in range(16):
-                total[l] += block[l]
+                        block[l] += p[l] * ((q[l] * down[l] if scaled else q[l]) - g_from[l])
+                if not log:
+                    for l in range(16):
+                        all_y[l] += p[l]
+            add_block_sums(<const double *>&block[0], &total[0], &carry[0], y[0])
+            if not log:
+                for l in range(16):
+                    total_of_y[l] += all_y[l]
         copy_lanes(<const double *>&total[0], lanes + 16 * lane)
+        copy_lanes(<const double *>&carry[0], lanes + 512 + 16 * lane)
+        if not log:
+            copy_lanes(<const double *>&total_of_y[0], lanes + 256 + 16 * lane)
 
 
 cdef inline void write_back_row(
-    const floating *y, const floating *g, Py_ssize_t n_classes, double g_top, double sum, bint log, floating *to,
+    const floating *y, const floating *g, Py_ssize_t n_classes, const Backward *rows, Py_ssize_t row, bint scaled,
+    bint log, floating *to,
 ) noexcept nogil:
     cdef floating[16] value     # read before anything is written: to may be y or g
     cdef floating[16] last_y, last_g
     cdef floating origin, least, magic
+    cdef double g_from = rows.g_from[row], sum = rows.sum[row], low = rows.low[row], high = rows.high[row]
+    cdef double down = rows.down[row]
     cdef Py_ssize_t j = 0
     cdef int l
-    refer(<floating>0, False, &origin, &least, &magic)
+    refer(reference_of_logs(rows.y_top[row], <floating>0), FAR, &origin, &least, &magic)
     while j + 16 <= n_classes:
         for l in range(16):
-            value[l] = backward_value(y[j + l], g[j + l], g_top, sum, origin, least, magic, log)
+            value[l] = backward_value(
+                y[j + l], g[j + l], g_from, sum, low, high, down, scaled, origin, least, magic, log)
         copy_lanes(<const floating *>&value[0], to + j)
         j += 16
     if j < n_classes:
         load_lanes(y + j, n_classes - j, &last_y[0])
         load_lanes(g + j, n_classes - j, &last_g[0])
         for l in range(16):
-            value[l] = backward_value(last_y[l], last_g[l], g_top, sum, origin, least, magic, log)
+            value[l] = backward_value(
+                last_y[l], last_g[l], g_from, sum, low, high, down, scaled, origin, least, magic, log)
         store_lanes(<const floating *>&value[0], n_classes - j, to + j)
+
+
+cdef inline floating reference_of_logs(double y_top, floating like) noexcept nogil:
+    """What the terms of a row of logarithms refer to: 0, unless one of them is above it, and no logarithm of a
+    probability; and then no more than what the exponential of would be infinite anyway."""
+    cdef double most = 200 if floating is float else 1000
+    return <floating>(y_top if 0 < y_top < most else 0 if not y_top > 0 else most)
 
 
 cdef inline void write_back_group(
     const floating *y, Py_ssize_t y_stride, const floating *g, Py_ssize_t g_stride, Py_ssize_t n_classes,
-    const double *g_top, const double *sum, bint log, floating *to, Py_ssize_t to_stride,
+    const Backward *rows, Py_ssize_t row, bint scaled, bint log, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    cdef floating[16] value
-    cdef floating origin, least, magic
+    cdef floating[16] value, origin, least, magic
+    cdef double[16] g_from, sum, low, high, down
     cdef Py_ssize_t j
     cdef const floating *p
     cdef const floating *q
     cdef int l
-    refer(<floating>0, False, &origin, &least, &magic)
+    for l in range(16):
+        g_from[l], sum[l], down[l] = rows.g_from[row + l], rows.sum[row + l], rows.down[row + l]
+        low[l], high[l] = rows.low[row + l], rows.high[row + l]
+    for l in range(16):
+        refer(reference_of_logs(rows.y_top[row + l], <floating>0), FAR, &origin[l], &least[l], &magic[l])
     for j in range(n_classes):
         p = y + j * y_stride
         q = g + j * g_stride
         for l in range(16):
-            value[l] = backward_value(p[l], q[l], g_top[l], sum[l], origin, least, magic, log)
+            value[l] = backward_value(p[l], q[l], g_from[l], sum[l], low[l], high[l], down[l], scaled, origin[l],
+                                      least[l], magic[l], log)
         copy_lanes(<const floating *>&value[0], to + j * to_stride)
 
 
@@ -241,57 +329,69 @@ cdef inline void fold_backward_group(double *lanes, double *sum) noexcept nogil:
 
 
 cdef inline void add_part(
-    const Task *task, Part *part, Backward *rows, bint log, const floating *y, Py_ssize_t y_stride, const floating *g,
-    Py_ssize_t g_stride,
+    const Task *task, Part *part, Backward *rows, bint scaled, bint log, const floating *y, Py_ssize_t y_stride,
+    const floating *g, Py_ssize_t g_stride,
 ) noexcept nogil:
     """Add up a part's rows; with the last chunk their sums are known."""
-    cdef Py_ssize_t row, n = part.n_classes, apart = 16 if task.n_chunks > 1 else 0     # else one place will do
+    cdef Py_ssize_t row, n = part.n_classes, apart = 48 if task.n_chunks > 1 else 0     # else one place will do
     cdef bint is_first = part.first_class == 0, is_last = part.first_class + n == task.n_classes
     cdef floating[16] top
     cdef double *lanes
+    cdef double left
+    cdef double[16] lefts
     cdef int l
     if part.orientation == ROWS:
         for row in range(part.n_rows):
-            lanes = &rows.lanes[apart * row]
+            lanes = rows.lanes + apart * row
             fetch_row(<const char *>(g + (part.n_rows + row) * g_stride), n * <Py_ssize_t>sizeof(floating))
             if part.output.start != NULL:
                 fetch_row(part.output.start + row * part.output.row_step, n * <Py_ssize_t>sizeof(floating))
             if is_first:
-                memset(lanes, 0, 16 * sizeof(double))
-            add_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], log, rows.top[row] - part.first_class,
-                    lanes)
+                memset(lanes, 0, 48 * sizeof(double))
+            add_row(y + row * y_stride, g + row * g_stride, n, rows.g_from[row], rows.down[row], scaled, log,
+                    rows.top[row] - part.first_class, lanes)
             if is_last:
                 fold_backward_row(<const double *>lanes, &rows.sum[row])
+                if floating is double:
+                    fold_backward_row(<const double *>lanes + 32, &left)
+                    rows.sum[row] += left if fabs(left) < INFINITY else 0
+                if not log:
+                    fold_backward_row(<const double *>lanes + 16, &rows.high[row])
         return
     for row in range(0, part.width, 16):
         fetch_lanes(&part.ahead, row, n, g[0])
         fetch_lanes(&part.output, row, n, g[0])
-        lanes = &rows.lanes[apart * row]
+        lanes = rows.lanes + apart * row
         if is_first:
-            memset(lanes, 0, 256 * sizeof(double))
+            memset(lanes, 0, 768 * sizeof(double))
         for l in range(16):
             top[l] = <floating>(rows.top[row + l] - part.first_class)
-        add_group(y + row, y_stride, g + row, g_stride, n, &rows.g_top[row], log, <const floating *>&top[0], lanes)
+        add_group(y + row, y_stride, g + row, g_stride, n, rows.g_from + row, rows.down + row, scaled, log,
+                  <const floating *>&top[0], lanes)
         if is_last:
             fold_backward_group(lanes, &rows.sum[row])
+            if floating is double:
+                fold_backward_group(lanes + 512, &lefts[0])
+                for l in range(16):
+                    rows.sum[row + l] += lefts[l] if fabs(lefts[l]) < INFINITY else 0
+            if not log:
+                fold_backward_group(lanes + 256, &rows.high[row])
 
 
 cdef inline void write_part(
-    const Part *part, const Backward *rows, bint log, const floating *y, Py_ssize_t y_stride, const floating *g,
-    Py_ssize_t g_stride, floating *to, Py_ssize_t to_stride,
+    const Part *part, const Backward *rows, bint scaled, bint log, const floating *y, Py_ssize_t y_stride,
+    const floating *g, Py_ssize_t g_stride, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     cdef Py_ssize_t row, n = part.n_classes, target
     if part.orientation == ROWS:
         for row in range(part.n_rows):
-            write_back_row(y + row * y_stride, g + row * g_stride, n, rows.g_top[row], rows.sum[row], log,
-                           to + row * to_stride)
+            write_back_row(y + row * y_stride, g + row * g_stride, n, rows, row, scaled, log, to + row * to_stride)
     else:
         for row in range(0, part.width, 16):
-            write_back_group(y + row, y_stride, g + row, g_stride, n, &rows.g_top[row], &rows.sum[row], log, to + row,
-                             to_stride)
+            write_back_group(y + row, y_stride, g + row, g_stride, n, rows, row, scaled, log, to + row, to_stride)
     for row in range(part.n_rows if log else 0):
         target = rows.top[row] - part.first_class
-        if 0 <= target < n:
+        if 0 <= target < n and -1 <= rows.y_top[row] <= 1:      # else nothing cancels
             to[row * to_stride + target if part.orientation == ROWS else target * to_stride + row] = (
                 <floating>rows.at_top[row])
 
@@ -308,20 +408,13 @@ cdef inline void pick_tops(
         values[row] = like
 
 
-cdef inline void backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint log, floating *room, floating *values,
-    floating *g_room, floating *spare,
+cdef inline void find_tops(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Backward *rows, floating *room,
 ) noexcept nogil:
-    """Three passes over the chunks: where the largest is, the sum, the values."""
-    cdef Backward rows
     cdef Part part = part_of(task, first_row, n_rows, 0)
-    cdef Part other
-    cdef bint is_there = task.n_chunks == 1
-    cdef double[256] largest
     cdef const floating *y
-    cdef const floating *g
-    cdef floating *to
-    cdef Py_ssize_t chunk, row, y_stride = 0, g_stride = 0, to_stride = 0
+    cdef Py_ssize_t chunk, row, y_stride = 0
+    cdef double *largest = rows.spare
     for row in range(part.width):
         largest[row] = -INFINITY
         rows.top[row] = 0
@@ -339,25 +432,125 @@ cdef inline void backward_tile(
                 tops_of_group(y + row, y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
     pick_tops(&task.x, first_row, n_rows, <const int64_t *>rows.top, rows.y_top, y[0])
     pick_tops(&task.other, first_row, n_rows, <const int64_t *>rows.top, rows.g_top, y[0])
+
+
+cdef inline void find_backward_sums(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint scaled, bint log, Backward *rows,
+    const Rooms *rooms, floating like,
+) noexcept nogil:
+    cdef Part part, other
+    cdef const floating *y
+    cdef const floating *g
+    cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0
+    cdef bint is_there = task.n_chunks == 1
     for chunk in range(task.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
-        g = take(task, &task.other, &part, g_room, False, &g_stride)
+        g = take(task, &task.other, &part, <floating *>rooms.mass, False, &g_stride)
         if log:                 # whose sum is of g alone
             y, y_stride = g, g_stride
         else:
             other = part
-            y = take(task, &task.x, &other, room, is_there, &y_stride)
+            y = take(task, &task.x, &other, <floating *>rooms.logits, is_there, &y_stride)
         find_output(task, &part, <Py_ssize_t>sizeof(floating))
-        add_part(task, &part, &rows, log, y, y_stride, g, g_stride)
-    for row in range(part.width if log else 0):
-        rows.at_top[row] = value_at_top(rows.y_top[row], rows.g_top[row], rows.sum[row])
-    for row in range(part.width if log else 0):
-        rows.sum[row] += rows.g_top[row]
+        add_part(task, &part, rows, scaled, log, y, y_stride, g, g_stride)
+
+
+cdef inline bint find_exceptions(
+    const Task *task, Backward *rows, Py_ssize_t n_rows, bint log, floating like,
+) noexcept nogil:
+    """Whether there are rows whose sums are to be found once more: whose y do not add up to 1, or whose sums leave the
+    range of float64; and how."""
+    # A softmax has three units in the last place, and its sum here what so many summands add.
+    cdef double rounding = (4.76837158203125e-07 if floating is float else 8.881784197001252e-16) * (
+        1 + task.n_chunks // 16)
+    cdef Py_ssize_t row
+    cdef double size
+    cdef bint found = False
+    for row in range(n_rows):
+        size = fabs(rows.sum[row]) + fabs(rows.g_from[row])
+        # (g_j - r) - sum must not overflow where y_j times that need not; a g_j of log_softmax is nearly its own value.
+        if floating is double and not size < (INFINITY if log else 1e290):
+            rows.down[row] = 5.421010862427522e-20              # 2**-64
+            rows.g_top[row] *= rows.down[row]
+            rows.g_from[row] *= rows.down[row]
+            found = True
+        if not log and not fabs(1 - rows.high[row]) <= rounding:
+            rows.g_from[row] = 0
+            found = True
+    return found
+
+
+cdef inline void finish_logs(Backward *rows, Py_ssize_t width, floating like) noexcept nogil:
+    """What the values of the classes are made with, for log_softmax."""
+    cdef double sum, n
+    cdef floating origin, least, magic
+    cdef Py_ssize_t row
+    for row in range(width):
+        rows.at_top[row] = value_at_top(
+            rows.y_top[row] if -1 <= rows.y_top[row] <= 1 else 0, rows.g_top[row], rows.sum[row]) / rows.down[row]
+        sum = rows.sum[row] + rows.g_top[row]
+        refer(reference_of_logs(rows.y_top[row], like), FAR, &origin, &least, &magic)
+        n = (12583103.0 if floating is float else 6755399441057279.0) - <double>magic
+        # The scale of terms goes where no digit is lost: to a sum that is not small, or to the term.
+        rows.low[row] = 1 if fabs(sum) >= 1 else 1 / unit(like)
+        rows.high[row] = sum * two_to_the(n) * (1 / unit(like) if fabs(sum) >= 1 else 1)
+
+
+cdef void softmax_backward_tile(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Rooms *rooms, floating like,
+) noexcept nogil:
+    backward_tile(task, first_row, n_rows, False, rooms, like)
+
+
+cdef void log_softmax_backward_tile(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Rooms *rooms, floating like,
+) noexcept nogil:
+    backward_tile(task, first_row, n_rows, True, rooms, like)
+
+
+cdef inline void backward_tile(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint log, const Rooms *rooms, floating like,
+) noexcept nogil:
+    """Three passes over the chunks: where the largest is, the sum, the values."""
+    cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width, row
+    cdef Backward rows = backward_at(<char *>rooms.numbers, width)
+    cdef bint scaled = False
+    find_tops(task, first_row, n_rows, &rows, <floating *>rooms.logits)
+    for row in range(width):
+        rows.down[row] = 1
+        rows.g_from[row] = rows.g_top[row]
+        rows.low[row] = rows.high[row] = 0
+    find_backward_sums(task, first_row, n_rows, False, log, &rows, rooms, like)
+    if find_exceptions(task, &rows, n_rows, log, like):
+        if floating is double:
+            scaled = True
+            find_backward_sums(task, first_row, n_rows, True, log, &rows, rooms, like)
+        else:
+            find_backward_sums(task, first_row, n_rows, False, log, &rows, rooms, like)
+    if log:
+        finish_logs(&rows, width, like)
+    if floating is double and scaled:
+        write_back(task, first_row, n_rows, True, log, &rows, rooms, like)
+    else:
+        write_back(task, first_row, n_rows, False, log, &rows, rooms, like)
+
+
+cdef inline void write_back(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint scaled, bint log, const Backward *rows,
+    const Rooms *rooms, floating like,
+) noexcept nogil:
+    cdef Part part
+    cdef const floating *y
+    cdef const floating *g
+    cdef floating *values = <floating *>rooms.terms
+    cdef floating *to
+    cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0, to_stride = 0
+    cdef bint is_there = task.n_chunks == 1
     for chunk in range(task.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
-        y = take(task, &task.x, &part, room, is_there, &y_stride)
-        g = take(task, &task.other, &part, g_room, is_there, &g_stride)
+        y = take(task, &task.x, &part, <floating *>rooms.logits, is_there, &y_stride)
+        g = take(task, &task.other, &part, <floating *>rooms.mass, is_there, &g_stride)
         to = destination(task, &part, values, &to_stride)
-        write_part(&part, &rows, log, y, y_stride, g, g_stride, to, to_stride)
+        write_part(&part, rows, scaled, log, y, y_stride, g, g_stride, to, to_stride)
         if to == values:
-            put(task, &part, values, spare)
+            put(task, &part, values, <floating *>rooms.spare)

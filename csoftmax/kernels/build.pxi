@@ -2,7 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
-from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
+from libc.math cimport INFINITY, NAN, fabs, floor, isinf, isnan, ldexp
 from libc.string cimport memcpy, memset
 
 include "exp.pxi"
@@ -27,6 +27,11 @@ table.number[0] = number_f32
 table.number[1] = number_f64
 table.write[0] = write_f32
 table.write[1] = write_f64
+table.multiply[0] = multiply_f32
+table.multiply[1] = multiply_f64
+table.multiply_output[0] = multiply_output_f32
+table.multiply_output[1] = multiply_output_f64
+table.add_up = add_up
 table.count_outside = count_outside
 table.count_equal = count_equal
 table.board_size = board_size

@@ -1,6 +1,10 @@
 # Tiles whose rows are lanes: a class axis that is not the last one, and rows of few classes, transposed.
 # The order of every sum is that of rows.pxi, so that the answer does not depend on the layout.
 
+cdef enum:
+    PHASE_ROWS = 64         # of a tile whose numbers of rows lie on the stack at a time
+
+
 cdef struct Fetched:            # a tile elsewhere, brought into the cache meanwhile: the next one, or this one's output
     const char *start           # NULL: nothing
     Py_ssize_t row_step, class_step     # in bytes
@@ -72,8 +76,8 @@ cdef inline void tops_of_lanes(
 
 
 cdef inline void terms_of_lanes(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, bint near, const floating *origin,
-    const floating *least, const floating *magic, floating *terms, Py_ssize_t term_stride,
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Reference kind, const floating *divide,
+    const floating *origin, const floating *least, const floating *magic, floating *terms, Py_ssize_t term_stride,
 ) noexcept nogil:
     """Two classes side by side, in stages: see terms_of_block. An odd last one is computed twice."""
     cdef floating[32] r, k, q
@@ -87,9 +91,9 @@ cdef inline void terms_of_lanes(
         p = x + j * class_stride
         t = terms + j * term_stride
         for l in range(16):
-            reduce(p[l], origin[l], least[l], magic[l], near, &r[l], &k[l])
+            reduce(p[l], origin[l], least[l], magic[l], kind, divide, &r[l], &k[l])
         for l in range(16):
-            reduce(p[step * class_stride + l], origin[l], least[l], magic[l], near, &r[16 + l], &k[16 + l])
+            reduce(p[step * class_stride + l], origin[l], least[l], magic[l], kind, divide, &r[16 + l], &k[16 + l])
         for l in range(32):
             q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
         for l in range(16):
@@ -250,12 +254,12 @@ cdef inline void sums_of_many(
 
 
 cdef inline void sums_of_lanes(
-    floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, bint near, const floating *top, double *sum,
+    floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, Reference kind, const floating *top, double *sum,
     floating *sum_of_all,
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef int l
-    if near or n_classes <= 16:
+    if kind == NEAR or n_classes <= 16:
         sums_of_few(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
         return
     for j in range(n_classes, (n_classes + 15) // 16 * 16):
@@ -264,58 +268,98 @@ cdef inline void sums_of_lanes(
     sums_of_many(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
 
 
-cdef inline void measure_tile(
+cdef inline void measure_lanes(
     const floating *x,          # IN   (n_classes, n_rows)
-    Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows,
-    bint near,                  # a constant, and so two functions
+    Py_ssize_t class_stride, Py_ssize_t n_classes,
+    Py_ssize_t first, Py_ssize_t n_rows,        # at most PHASE_ROWS, of a tile from here on
+    Reference kind,             # a constant, and so three functions
+    const floating *divide,
     const Fetched *ahead,
     const Fetched *output,
-    floating *terms,            # OUT  (n_classes, n_rows), zeros behind them up to a multiple of 16 classes
-    floating *maximum, double *sum, double *ties,
+    floating *terms,            # OUT  (n_classes, term_stride), zeros behind them up to a multiple of 16 classes
+    Py_ssize_t term_stride, floating *maximum, double *sum, double *ties,
 ) noexcept nogil:
     """In phases: what is computed once per row is a chain of steps, and those of other rows overlap with it."""
-    cdef floating[256] origin, least, magic, at_top, all
-    cdef floating unit_term = <floating>unit(x[0])      # the term of a near row's maximum
+    cdef floating[64] origin, least, magic, at_top, all
+    cdef floating unit_term = <floating>unit(x[0])      # the term of the maximum, unless terms are FAR
     cdef Py_ssize_t row
     cdef int l
     for row in range(0, n_rows, 16):
         tops_of_lanes(x + row, class_stride, n_classes, maximum + row)
     for row in range(0, n_rows, 16):
         for l in range(16):
-            refer(maximum[row + l], near, &origin[row + l], &least[row + l], &magic[row + l])
+            refer(maximum[row + l], kind, &origin[row + l], &least[row + l], &magic[row + l])
         for l in range(16):
-            at_top[row + l] = unit_term if near else (
-                term(maximum[row + l], origin[row + l], least[row + l], magic[row + l], False))
+            at_top[row + l] = unit_term if kind != FAR else (
+                term(maximum[row + l], origin[row + l], least[row + l], magic[row + l], FAR, NULL))
     for row in range(0, n_rows, 16):
-        fetch_lanes(ahead, row, n_classes, unit_term)
-        fetch_lanes(output, row, n_classes, unit_term)
-        terms_of_lanes(x + row, class_stride, n_classes, near, &origin[row], &least[row], &magic[row], terms + row,
-                       n_rows)
-        sums_of_lanes(terms + row, n_rows, n_classes, near, &at_top[row], sum + row, &all[row])
+        fetch_lanes(ahead, first + row, n_classes, unit_term)
+        fetch_lanes(output, first + row, n_classes, unit_term)
+        terms_of_lanes(x + row, class_stride, n_classes, kind, divide, &origin[row], &least[row], &magic[row],
+                       terms + row, term_stride)
+        sums_of_lanes(terms + row, term_stride, n_classes, kind, &at_top[row], sum + row, &all[row])
     for row in range(0, n_rows, 16):
         for l in range(16):
-            ties[row + l] = ties_of(sum[row + l], all[row + l], unit_term if near else at_top[row + l])
-        for l in range(16):
-            sum[row + l] *= 1 / unit(unit_term)
+            ties[row + l] = ties_of(sum[row + l], all[row + l], unit_term if kind != FAR else at_top[row + l])
 
 
-cdef void measure_columns(
+cdef inline void measure_phases(
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, Reference kind,
+    const floating *divide, const Fetched *ahead, const Fetched *output, floating *terms, floating *maximum,
+    double *sum, double *ties,
+) noexcept nogil:
+    cdef Py_ssize_t first
+    for first in range(0, n_rows, 64):          # by PHASE_ROWS
+        measure_lanes(x + first, class_stride, n_classes, first, 64 if n_rows - first > 64 else n_rows - first, kind,
+                      divide, ahead, output, terms + first, n_rows, maximum + first, sum + first, ties + first)
+
+
+# Of each kind a function of its own, whose stack is not that of all.
+
+cdef void measure_near_columns(
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const Fetched *ahead,
+    const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
+) noexcept nogil:
+    measure_phases(x, class_stride, n_classes, n_rows, NEAR, NULL, ahead, output, terms, maximum, sum, ties)
+
+
+cdef void measure_far_columns(
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const Fetched *ahead,
+    const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
+) noexcept nogil:
+    measure_phases(x, class_stride, n_classes, n_rows, FAR, NULL, ahead, output, terms, maximum, sum, ties)
+
+
+cdef void measure_divided_columns(
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const floating *divide,
+    const Fetched *ahead, const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
+) noexcept nogil:
+    cdef floating[5] numbers    # in registers, which what lies elsewhere need not be
+    memcpy(numbers, divide, sizeof(numbers))
+    measure_phases(x, class_stride, n_classes, n_rows, DIVIDED, <const floating *>&numbers[0], ahead, output, terms,
+                   maximum, sum, ties)
+
+
+cdef inline void measure_columns(
     const floating *x,          # IN   (n_classes, n_rows)
     Py_ssize_t class_stride,
     Py_ssize_t n_classes,
     Py_ssize_t n_rows,          # a multiple of 16, at most MAX_TILE_ROWS
-    bint near,
+    Reference kind,
+    const floating *divide,     # IN   (N_DIVIDE,), if DIVIDED
     const Fetched *ahead,
     const Fetched *output,
     floating *terms,            # OUT  (n_classes up to a multiple of 16, n_rows)
     floating *maximum,          # OUT  (n_rows,)
-    double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
-    double *ties,               # OUT  (n_rows,), how many other classes share it
+    double *sum,                # OUT  (n_rows,), of the terms below the maximum's
+    double *ties,               # OUT  (n_rows,), how many other classes share the maximum
 ) noexcept nogil:
-    if near:
-        measure_tile(x, class_stride, n_classes, n_rows, True, ahead, output, terms, maximum, sum, ties)
+    if kind == NEAR:
+        measure_near_columns(x, class_stride, n_classes, n_rows, ahead, output, terms, maximum, sum, ties)
+    elif kind == FAR:
+        measure_far_columns(x, class_stride, n_classes, n_rows, ahead, output, terms, maximum, sum, ties)
     else:
-        measure_tile(x, class_stride, n_classes, n_rows, False, ahead, output, terms, maximum, sum, ties)
+        measure_divided_columns(x, class_stride, n_classes, n_rows, divide, ahead, output, terms, maximum, sum, ties)
 
 
 cdef inline void cost_of_lane(

@@ -5,6 +5,8 @@
 cdef extern from "lanes.h" nogil:
     float mul_add_f32(float, float, float)
     double mul_add_f64(double, double, double)
+    float product_rest_f32(float, float, float)
+    double product_rest_f64(double, double, double)
     float power_f32(float)
     double power_f64(double)
     double inverse_power_f64(double)
@@ -17,6 +19,14 @@ cdef inline floating mul_add(floating a, floating b, floating c) noexcept nogil:
         return mul_add_f32(a, b, c)
     else:
         return mul_add_f64(a, b, c)
+
+
+cdef inline floating product_rest(floating a, floating b, floating product) noexcept nogil:
+    """a * b - product, where `product` is a * b or next to it: exact unless it is subnormal."""
+    if floating is float:
+        return product_rest_f32(a, b, product)
+    else:
+        return product_rest_f64(a, b, product)
 
 
 cdef inline double two_to_the(double n) noexcept nogil:
@@ -34,31 +44,62 @@ cdef inline double unit(floating like) noexcept nogil:
         return 1.3407807929942597e154
 
 
+cdef enum Reference:        # what the terms of a row refer to
+    FAR                     # the multiple of ln 2 next to the maximum
+    NEAR                    # the maximum itself
+    DIVIDED                 # the same, and differences are divided by a temperature
+
+cdef enum:                  # the numbers of a temperature T: see choose_divisor()
+    BEFORE
+    AFTER
+    DIVISOR
+    DIVISOR_LOW
+    INVERSE
+    N_DIVIDE
+
+
+cdef inline void choose_divisor(double temperature, floating *divide) noexcept nogil:
+    """Powers of two: BEFORE of logits, so that their difference does not overflow where its quotient need not; AFTER of
+    differences, where T is extreme; DIVISOR + DIVISOR_LOW = T times both, whose inverse is normal; and that inverse."""
+    cdef double before = 0.25 if temperature > 1 else 1, after = 1, divisor
+    if floating is double:
+        if temperature < 1.1830521861667747e-271:       # 2**-900
+            after = 4.149515568880993e+180              # 2**600
+        elif temperature > 8.452712498170644e+270:
+            before = 2.4099198651028841e-181
+    divisor = temperature * before * after
+    divide[BEFORE] = <floating>before
+    divide[AFTER] = <floating>after
+    divide[DIVISOR] = <floating>divisor
+    divide[DIVISOR_LOW] = <floating>(divisor - divide[DIVISOR])
+    divide[INVERSE] = <floating>(1 / divisor)
+
+
 cdef inline void refer(
-    floating maximum, bint near, floating *origin, floating *least, floating *magic,
+    floating maximum, Reference kind, floating *origin, floating *least, floating *magic,
 ) noexcept nogil:
     """What the terms of a row refer to: M = origin + n ln 2, the number of that kind next to the maximum.
 
     The origin is 0, so that x - origin is x, unless |maximum| is so large that every x that counts is within a factor
-    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for `near` terms. `least` is
-    where terms end, about x - maximum = -130 (float64: -1060): even 2**20 terms there are less than half of the
-    smallest subnormal number. `magic` holds -n, the bias of the exponent field and the unit, added to 1.5 * 2**23
-    (2**52), so that adding to it rounds to an integer.
+    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for terms that are not FAR.
+    `magic` holds -n, the bias of the exponent field and the unit, added to 1.5 * 2**23 (2**52), so that adding to it
+    rounds to an integer. `least` is where that field becomes 0, and with it the terms: at x - M = -132.4 (-1064), far
+    below what the dtype can hold.
     """
-    cdef floating difference
+    cdef floating difference, n
     if floating is float:
-        origin[0] = <floating>0 if not near and -264 <= maximum <= 264 else maximum
+        origin[0] = <floating>0 if kind == FAR and -264 <= maximum <= 264 else maximum
         difference = maximum - origin[0]
-        least[0] = difference - <floating>130
-        magic[0] = <floating>12583103.0 - (
-            mul_add(difference, <floating>1.44269504088896341, <floating>12582912.0) - <floating>12582912.0)
+        n = mul_add(difference, <floating>1.44269504088896341, <floating>12582912.0) - <floating>12582912.0
+        least[0] = (n - <floating>191.0) * <floating>0.6931471805599453
+        magic[0] = <floating>12583103.0 - n
     else:
-        origin[0] = <floating>0 if not near and -2200 <= maximum <= 2200 else maximum
+        origin[0] = <floating>0 if kind == FAR and -2200 <= maximum <= 2200 else maximum
         difference = maximum - origin[0]
-        least[0] = difference - <floating>1060
-        magic[0] = <floating>6755399441057279.0 - (
-            mul_add(difference, <floating>1.44269504088896341, <floating>6755399441055744.0)
-            - <floating>6755399441055744.0)
+        n = mul_add(difference, <floating>1.44269504088896341, <floating>6755399441055744.0) - (
+            <floating>6755399441055744.0)
+        least[0] = (n - <floating>1535.0) * <floating>0.6931471805599453
+        magic[0] = <floating>6755399441057279.0 - n
 
 
 cdef inline floating short_rest(floating r) noexcept nogil:
@@ -84,13 +125,38 @@ cdef inline floating long_rest(floating r) noexcept nogil:
     return mul_add(q, r, <floating>0.500000000000001)
 
 
+cdef inline void divided(
+    floating x, floating maximum, const floating *divide, floating *high, floating *low,
+) noexcept nogil:
+    """(x - maximum) / T as high + low, to 2**-46 (2**-104) of it; but where it is huge, and only its size matters."""
+    cdef floating shifted, back, rest
+    x *= divide[BEFORE]
+    maximum *= divide[BEFORE]
+    shifted = x - maximum
+    back = shifted - x
+    rest = (x - (shifted - back)) - (maximum + back)
+    if floating is double:
+        shifted *= divide[AFTER]
+        rest *= divide[AFTER]
+    high[0] = shifted * divide[INVERSE]
+    if floating is float:
+        rest = mul_add(-high[0], divide[DIVISOR_LOW], rest)
+    rest = (rest - product_rest(high[0], divide[DIVISOR], shifted)) * divide[INVERSE]
+    low[0] = rest if high[0] > -<floating>1e30 else <floating>0
+
+
 cdef inline void reduce(
-    floating x, floating origin, floating least, floating magic, bint near, floating *r, floating *k,
+    floating x, floating origin, floating least, floating magic, Reference kind, const floating *divide, floating *r,
+    floating *k,
 ) noexcept nogil:
     """The first half of term(): r, and k added to magic."""
     cdef floating shifted, back, rest, multiple
-    shifted = x - origin
-    if near:
+    if kind == DIVIDED:
+        divided(x, origin, divide, &shifted, &rest)
+        rest = rest if shifted > least else <floating>0
+    else:
+        shifted = x - origin
+    if kind == NEAR:
         back = shifted - x
         rest = (x - (shifted - back)) - (origin + back)
         rest = rest if shifted > least else <floating>0
@@ -99,10 +165,10 @@ cdef inline void reduce(
     multiple = k[0] - magic
     if floating is float:
         r[0] = mul_add(-multiple, <floating>0.69317626953125, shifted)
-        r[0] = mul_add(-multiple, <floating>-2.908897130469058e-05, r[0] + rest if near else r[0])
+        r[0] = mul_add(-multiple, <floating>-2.908897130469058e-05, r[0] + rest if kind != FAR else r[0])
     else:
         r[0] = mul_add(-multiple, <floating>0.6931471805601177, shifted)
-        r[0] = mul_add(-multiple, <floating>-1.7239444525614835e-13, r[0] + rest if near else r[0])
+        r[0] = mul_add(-multiple, <floating>-1.7239444525614835e-13, r[0] + rest if kind != FAR else r[0])
 
 
 cdef inline floating raised(floating r, floating rest, floating k) noexcept nogil:
@@ -116,9 +182,9 @@ cdef inline floating raised(floating r, floating rest, floating k) noexcept nogi
 
 
 cdef inline floating term(
-    floating x, floating origin, floating least, floating magic, bint near,
+    floating x, floating origin, floating least, floating magic, Reference kind, const floating *divide,
 ) noexcept nogil:
-    """exp(x - M) * unit, M as told by refer(); for x = -inf less than can be seen beside it, NaN for NaN.
+    """exp(x - M) * unit, M as told by refer(); 0 for x = -inf and what is below `least`, NaN for NaN.
 
     Rounding x - maximum would cost |x - maximum| / 2 units in the last place. It is not needed: M is a multiple of
     ln 2 from an origin whose distance to x is exact. With k = rint((x - origin) / ln 2), ln 2 = LN2_HIGH + LN2_LOW,
@@ -131,11 +197,12 @@ cdef inline floating term(
     which r * q(r) and q cost 0.1 u; the result's own is half a unit: at most 1.1 units in the last place.
     The exponent field of the scale is that of `magic` + k, whose low bits are it: a shift moves them there.
 
-    That M is not the maximum costs every row its exp(maximum - M). Rows of few classes do without: `near` terms refer
-    to the maximum itself, and what rounding takes from x - maximum (Knuth's two-sum) is added to r.
+    That M is not the maximum costs every row its exp(maximum - M). Rows of few classes do without: NEAR terms refer
+    to the maximum itself, and what rounding takes from x - maximum (Knuth's two-sum) is added to r. So do DIVIDED ones,
+    exp((x - maximum) / T) * unit, where it is also what rounding takes from the quotient; `divide` has their numbers.
     """
     cdef floating r, k
-    reduce(x, origin, least, magic, near, &r, &k)
+    reduce(x, origin, least, magic, kind, divide, &r, &k)
     if floating is float:
         return raised(r, short_rest(r), k)
     else:
@@ -151,7 +218,7 @@ cdef inline void fetch_block(const char *start, int size) noexcept nogil:
 
 cdef inline void terms_of_block(
     const floating *x, int n, Py_ssize_t ahead, Py_ssize_t output, floating origin, floating least, floating magic,
-    floating *terms,
+    Reference kind, const floating *divide, floating *terms,
 ) noexcept nogil:
     """term() for n neighbours, a constant of at most 32, in stages, while those `ahead` elements on are fetched, and
     those `output` bytes on unless it is 0.
@@ -165,67 +232,56 @@ cdef inline void terms_of_block(
     if output:
         fetch_block(<const char *>x + output, 32 * sizeof(floating))
     for l in range(n):
-        reduce(x[l], origin, least, magic, False, &r[l], &k[l])
+        reduce(x[l], origin, least, magic, kind, divide, &r[l], &k[l])
     for l in range(n):
         q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
     for l in range(n):
         terms[l] = raised(r[l], q[l], k[l])
 
 
-cdef inline void reference(floating maximum, double *high, double *low) noexcept nogil:
-    """exp(M - maximum) as high + low, to 0.05 u of the dtype: what the terms of the row are multiplied by."""
-    cdef floating origin, least, magic
-    cdef double difference, k, first, r, r_low, whole
-    refer(maximum, False, &origin, &least, &magic)
-    difference = maximum - origin
+cdef inline double exp_parts(double x, double x_low, double *high, double *low) noexcept nogil:
+    """exp(x + x_low) as 2**n (high + low), to 0.05 u; n is returned."""
+    cdef double n = mul_add(x, 1.44269504088896341, 6755399441055744.0) - 6755399441055744.0
+    cdef double first = mul_add(-n, 0.6931471805601177, x)
+    cdef double second = mul_add(-n, -1.7239444525614835e-13, x_low)
+    cdef double r = first + second
+    cdef double whole = 1 + r
+    second = (first - r) + second
+    second = ((1 - whole) + r) + mul_add(r * r, long_rest(r), mul_add(second, r, second))
+    high[0] = whole + second
+    low[0] = (whole - high[0]) + second
+    return n
+
+
+cdef inline double times_power(double x, double n) noexcept nogil:
+    """x * 2**n for n <= 0, rounded once; 0 from 2**-2000 on."""
+    if n > -1000:
+        return x * two_to_the(n)
+    return x * two_to_the(-1000) * two_to_the(n + 1000) if n > -2000 else 0 * x
+
+
+cdef inline void reference_parts(floating maximum, double *high, double *low) noexcept nogil:
+    """exp(M - maximum) as high + low, to 0.05 u of the dtype: what the FAR terms of the row are multiplied by."""
+    cdef double offset, offset_low, r, power
+    reference_offset(maximum, &offset, &offset_low)
     if floating is float:
-        k = 12583103.0 - <double>magic
-        r = mul_add(k, 0.6931471805599453, -difference)
+        r = offset + offset_low
         high[0] = mul_add(r * short_rest(r), r, 1 + r)
         low[0] = 0
     else:
-        k = 6755399441057279.0 - magic
-        first = mul_add(k, 0.6931471805601177, -difference)
-        r_low = k * -1.7239444525614835e-13
-        r = first + r_low
-        r_low = (first - r) + r_low
-        whole = 1 + r
-        r_low = ((1 - whole) + r) + mul_add(r * r, long_rest(r), mul_add(r_low, r, r_low))
-        high[0] = whole + r_low
-        low[0] = (whole - high[0]) + r_low
+        power = two_to_the(exp_parts(offset, offset_low, high, low))
+        high[0] *= power
+        low[0] *= power
 
 
-cdef inline double top_term(floating maximum) noexcept nogil:
-    """exp(maximum - M) as terms have it."""
+cdef inline void reference_offset(floating maximum, double *high, double *low) noexcept nogil:
+    """M - maximum of FAR terms as high + low; high is exact."""
     cdef floating origin, least, magic
-    refer(maximum, False, &origin, &least, &magic)
-    return term(maximum, origin, least, magic, False) * (1 / unit(maximum))
-
-
-cdef inline double reference_ratio(floating low, floating high) noexcept nogil:
-    """exp(M of low - M of high) for low < high: what brings terms from one reference to the other.
-
-    A power of two, and exact, where the origins are the same.
-    """
-    cdef floating origin, other_origin, least, magic, other_magic
-    cdef double of_low, of_high, rest, apart
-    refer(low, False, &origin, &least, &magic)
-    refer(high, False, &other_origin, &least, &other_magic)
-    if origin == other_origin:
-        apart = <double>magic - <double>other_magic
-        return two_to_the(-apart) if apart < 1000 else 0
-    if <double>low - <double>high < -1060:  # also if one of them is infinite
-        return 0
-    reference(low, &of_low, &rest)
-    reference(high, &of_high, &rest)
-    return near_exp(low, high) * (of_low / of_high)
-
-
-cdef inline double near_exp(double x, double maximum) noexcept nogil:
-    """exp(x - maximum) for x <= maximum."""
-    cdef double origin, least, magic
-    refer(maximum, True, &origin, &least, &magic)
-    return term(x, origin, least, magic, True) * (1 / unit(x))
+    cdef double n
+    refer(maximum, FAR, &origin, &least, &magic)
+    n = (12583103.0 if floating is float else 6755399441057279.0) - <double>magic
+    high[0] = mul_add(n, 0.6931471805601177, <double>origin - <double>maximum)
+    low[0] = n * -1.7239444525614835e-13
 
 
 cdef inline void log1p_parts(double s, floating like, double *high, double *low) noexcept nogil:

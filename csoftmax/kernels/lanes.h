@@ -3,6 +3,7 @@
 #ifndef CSOFTMAX_LANES_H
 #define CSOFTMAX_LANES_H
 
+#include "arithmetic.h"
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,9 +17,22 @@
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 static inline float mul_add_f32(float a, float b, float c) { return fmaf(a, b, c); }
 static inline double mul_add_f64(double a, double b, double c) { return fma(a, b, c); }
+static inline float product_rest_f32(float a, float b, float product) { return fmaf(a, b, -product); }
+static inline double product_rest_f64(double a, double b, double product) { return fma(a, b, -product); }
 #else
 static inline float mul_add_f32(float a, float b, float c) { return a * b + c; }
 static inline double mul_add_f64(double a, double b, double c) { return a * b + c; }
+/* a * b - product without the instruction: floats in double, doubles in halves (Veltkamp, Dekker). */
+static inline float product_rest_f32(float a, float b, float product)
+{
+    return (float)((double)a * b - product);
+}
+static inline double product_rest_f64(double a, double b, double product)
+{
+    const double a_high = (a * 134217729.0) - (a * 134217729.0 - a), a_low = a - a_high;
+    const double b_high = (b * 134217729.0) - (b * 134217729.0 - b), b_low = b - b_high;
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+}
 #endif
 
 /* The power of two whose biased exponent stands in the low bits of `magic`, an integer + 1.5 * 2**23 (f64: 2**52). The

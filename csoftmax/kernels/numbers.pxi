@@ -1,26 +1,38 @@
 # The numbers of one row, from its state: for rows.pxi's and columns.pxi's tiles, in loops over rows that become
-# vectors, and for single rows. In all of them `near` says whether the row's terms refer to the maximum itself.
+# vectors, and for single rows. A state's sum and carry bear the unit of terms; `kind` tells what these refer to.
 
-cdef inline bint are_near(Py_ssize_t n_classes) noexcept nogil:
-    """Whether the terms of a whole row of so many classes refer to its maximum: such rows are always lanes."""
-    return n_classes <= 8
+from csoftmax.kernels.table cimport State
 
 
-cdef inline floating term_at(floating x, floating maximum, bint near) noexcept nogil:
+cdef inline Reference kind_of(Py_ssize_t n_classes, double temperature) noexcept nogil:
+    """What the terms of whole rows refer to. Rows so short are always lanes."""
+    return DIVIDED if temperature != 1 else NEAR if n_classes <= 8 else FAR
+
+
+cdef inline floating term_at(
+    floating x, floating maximum, Reference kind, const floating *divide,
+) noexcept nogil:
     """The term of x in a row whose maximum is given."""
     cdef floating origin, least, magic
-    refer(maximum, near, &origin, &least, &magic)
-    return term(x, origin, least, magic, True)
+    refer(maximum, kind, &origin, &least, &magic)
+    return term(x, origin, least, magic, DIVIDED if kind == DIVIDED else NEAR, divide)
+
+
+cdef inline floating top_term(floating maximum, Reference kind) noexcept nogil:
+    """The term of the maximum itself."""
+    return <floating>unit(maximum) if kind != FAR else term_at(maximum, maximum, FAR, NULL)
 
 
 cdef inline void share(
-    double numerator, floating top, double sum, double ties, double *factor, double *factor_low,
+    double numerator, floating top, double sum, double carry, double ties, double *factor, double *factor_low,
 ) noexcept nogil:
     """numerator / (the maximum's terms + those of the others), and what its roundings leave; top is the maximum's."""
-    cdef double high = top * (1 / unit(top)) * (1 + ties)
-    cdef double total = high + sum
+    cdef double back_to_one = 1 / unit(top)
+    cdef double others = sum * back_to_one
+    cdef double high = top * back_to_one * (1 + ties)
+    cdef double total = high + others
     cdef double back = total - high
-    cdef double low = (high - (total - back)) + (sum - back)
+    cdef double low = ((high - (total - back)) + (others - back)) + carry * back_to_one
     cdef double inverse = 1 / total
     cdef double m = numerator * inverse
     factor[0] = m
@@ -42,72 +54,149 @@ cdef inline void split_factor(
     A factor that is not large loses digits if the scale is taken back with it: then the term is freed of it first.
     `low` has few digits, so that it is the same, but for the power of two, for every power that leaves it large.
     """
-    cdef double back = 1 / unit(high[0])
     cdef bint large = is_large(factor, high[0])
-    cdef floating whole = <floating>factor
+    cdef double back = 1 / unit(high[0])
+    # Taken back before the factor is rounded: one that is too large for the dtype then need not be.
+    cdef double scaled = factor * back if large else factor
+    cdef floating whole = <floating>scaled
     cdef double coarse = whole * (65536.0 if floating is float else 9.5367431640625e-07)
-    cdef floating rest = <floating>((((factor - whole) + factor_low) + coarse) - coarse)
+    cdef double left = (scaled - whole) + (factor_low * back if large else factor_low)
+    cdef floating rest = <floating>((left + coarse) - coarse)
     unscale[0] = <floating>(1 if large else back)
-    power = power * (back if large else 1)
     high[0] = whole * <floating>power
     low[0] = rest * <floating>power
 
 
-cdef inline double all_but(floating at_target, floating top, double sum, double ties) noexcept nogil:
-    """The sum of all terms but the target's, of the unit 1."""
-    return (top * ties + (<double>top - at_target)) * (1 / unit(top)) + sum
+cdef inline double all_but(floating at_target, floating top, double sum, double carry, double ties) noexcept nogil:
+    """The sum of all terms but the target's, in their unit."""
+    return (top * ties + (<double>top - at_target)) + (sum + carry)
 
 
 cdef inline floating away_from(double factor, double factor_low, double others, floating like) noexcept nogil:
-    """The gradient at the target, -(factor * others); never -0.0, which some compilers' way to negate a multiply-add
-    would make it and others' not."""
+    """The gradient at the target, -(factor * others), others being in the unit of terms, which is taken off where no
+    digit is lost; never -0.0, which some compilers' way to negate a multiply-add would make it and others' not."""
+    cdef double back = 1 / unit(like)
+    cdef bint large = fabs(factor) >= 1
+    factor = factor * back if large else factor
+    factor_low = factor_low * back if large else factor_low
+    others = others if large else others * back
     return <floating>0 - <floating>mul_add(factor, others, factor_low * others)
 
 
-cdef inline double others_of(floating maximum, double sum) noexcept nogil:
-    """The sum of exp(x - maximum) over the classes below it, from that of exp(x - M), or that itself for near rows."""
-    cdef double high, low
-    reference(maximum, &high, &low)
-    return sum * high if floating is float else mul_add(sum, high, sum * low)
-
-
-cdef inline void logarithm(
-    floating maximum, double others, double ties, floating *shift, double *lost, double *log,
+cdef inline double others_of(
+    floating maximum, double sum, double carry, Reference kind,
 ) noexcept nogil:
-    """logsumexp = shift + lost: in the dtype, and what its rounding lost; log is logsumexp - maximum."""
-    cdef double low, rounded, back, m = maximum
-    log1p_parts(others + ties, maximum, log, &low)
-    shift[0] = <floating>(m + log[0])
+    """The sum of exp(x - maximum) over the classes below it."""
+    cdef double high, low
+    if kind != FAR:
+        return (sum + carry) * (1 / unit(maximum))
+    reference_parts(maximum, &high, &low)
+    if floating is float:
+        return (sum + carry) * high * (1 / unit(maximum))
+    else:
+        return mul_add(sum, high, mul_add(carry, high, sum * low)) * (1 / unit(maximum))
+
+
+cdef inline void add_logarithm(
+    double m, double m_low, double log, double low, floating *shift, double *lost,
+) noexcept nogil:
+    """m + log(1 + s) = shift + lost, from what log1p_parts() gives: in the dtype, and what its rounding lost."""
+    cdef double rounded, back
+    shift[0] = <floating>(m + log)
     rounded = shift[0]
     back = rounded - m
-    lost[0] = low + ((m - (rounded - back)) + (log[0] - back))
+    lost[0] = (low + m_low) + ((m - (rounded - back)) + (log - back))
 
 
-cdef inline double loss_of(floating at_target, floating shift, double lost) noexcept nogil:
-    """(shift - x_t) + lost, the difference exact; an infinite one is the loss."""
+cdef inline void quotient_parts(double x, double temperature, double *high, double *low) noexcept nogil:
+    """x / temperature."""
+    high[0] = x / temperature
+    low[0] = -product_rest(high[0], temperature, x) / temperature
+    low[0] = low[0] if fabs(low[0]) < INFINITY else 0
+
+
+cdef inline double half_difference(double a, double b) noexcept nogil:
+    """(a - b) / 2, which does not overflow where a - b does; halves of subnormal numbers would lose a bit."""
+    cdef double difference = a - b
+    return 0.5 * difference if fabs(difference) < INFINITY else 0.5 * a - 0.5 * b
+
+
+cdef inline double loss_of(
+    floating at_target, floating shift, double lost, double maximum, double log, double temperature,
+) noexcept nogil:
+    """(shift - x_t) + lost, the difference exact, or (maximum - x_t) / temperature + log; infinite, it is the loss."""
     cdef double m = -<double>at_target
     cdef double high = shift + m
     cdef double back = high - shift
     cdef double low = (shift - (high - back)) + (m - back)
+    if temperature != 1:
+        high = maximum - at_target
+        high = high / temperature if high < INFINITY else 2 * (half_difference(maximum, at_target) / temperature)
+        return high + log
     return high + (low + lost) if high < INFINITY else high
 
 
-cdef inline void merge(
-    floating *maximum, double *sum, double *ties, floating chunk_maximum, double chunk_sum, double chunk_ties,
-) noexcept nogil:
-    """Add a chunk's state to a row's: the larger maximum stays, the other side joins the sum."""
-    cdef floating high = maximum[0], low = chunk_maximum
-    cdef double ratio
-    if high == low:
-        sum[0] += chunk_sum
-        ties[0] += chunk_ties + 1
+# ---- States that are merged ----
+
+cdef inline void scale_by_exp(double x, double x_low, double *sum, double *carry) noexcept nogil:
+    """Multiply sum + carry by exp(x + x_low), x <= 0."""
+    cdef double high, low, product, n
+    if not x > -1400:           # also -inf: nothing is left even of 2**512 times 2**63
+        sum[0] = carry[0] = 0
         return
-    if low > high:
-        high, low = low, high
-        sum[0], chunk_sum = chunk_sum, sum[0]
-        ties[0], chunk_ties = chunk_ties, ties[0]
-    maximum[0] = high
-    ratio = reference_ratio(low, high)
-    if ratio > 0:               # 0 also if one of them is infinite
-        sum[0] += (chunk_sum + (1 + chunk_ties) * top_term(low)) * ratio
-    ties[0] += 0 * chunk_ties   # NaN stays
+    n = exp_parts(x, x_low, &high, &low)
+    product = sum[0] * high
+    low = product_rest(sum[0], high, product) + (sum[0] * low + carry[0] * high)
+    sum[0] = times_power(product, n)
+    carry[0] = times_power(low, n)
+
+
+cdef inline void refer_to(
+    State *state, double maximum, Reference kind, double temperature, floating like,
+) noexcept nogil:
+    """Bring a state's sum to the reference of a larger maximum, with the terms of its own, which is not one any more.
+
+    By a power of two, which is exact, where both are multiples of ln 2; else by an exponential in two parts, so that a
+    thousand such steps cost no digit.
+    """
+    cdef floating low_origin, high_origin, least, low_magic, high_magic
+    cdef double count = 1 + state.ties
+    cdef double top = count * top_term(<floating>state.maximum, kind)
+    cdef double difference, rest, offset, offset_low, high_offset, high_offset_low
+    cdef double[5] divide       # (N_DIVIDE,)
+    refer(<floating>state.maximum, kind, &low_origin, &least, &low_magic)
+    refer(<floating>maximum, kind, &high_origin, &least, &high_magic)
+    state.sum = exact_sum(state.sum, state.carry, top, 0, &state.carry)
+    if low_origin == high_origin:
+        state.sum = times_power(state.sum, <double>high_magic - <double>low_magic)
+        state.carry = times_power(state.carry, <double>high_magic - <double>low_magic)
+        return
+    if kind == DIVIDED:
+        choose_divisor(temperature, &divide[0])
+        divided(state.maximum, maximum, <const double *>&divide[0], &difference, &rest)
+    else:
+        reference_offset(<floating>state.maximum, &offset, &offset_low)
+        reference_offset(<floating>maximum, &high_offset, &high_offset_low)
+        offset = exact_sum(offset, offset_low, -high_offset, -high_offset_low, &offset_low)
+        difference = exact_sum(state.maximum, 0, -maximum, 0, &rest)
+        difference = exact_sum(difference, rest, offset, offset_low, &rest)
+    scale_by_exp(difference, rest, &state.sum, &state.carry)
+
+
+cdef inline void merge(
+    State *state, const State *other, Reference kind, double temperature, floating like,
+) noexcept nogil:
+    """Add another state to a row's: the larger maximum stays, the other side joins the sum."""
+    cdef State low = other[0]
+    cdef double ties
+    if low.maximum == state.maximum:
+        state.sum = exact_sum(state.sum, state.carry, low.sum, low.carry, &state.carry)
+        state.ties += low.ties + 1
+        return
+    if low.maximum > state.maximum:
+        state[0], low = low, state[0]
+    ties = low.ties
+    if low.maximum > -INFINITY and state.maximum < INFINITY:
+        refer_to(&low, state.maximum, kind, temperature, like)
+        state.sum = exact_sum(state.sum, state.carry, low.sum, low.carry, &state.carry)
+    state.ties += 0 * ties      # NaN stays

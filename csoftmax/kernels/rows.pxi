@@ -86,6 +86,8 @@ cdef inline void terms_of_row(
     Py_ssize_t ahead,           # from here to the same place of the next tile, in elements
     Py_ssize_t output,          # from here to the same place of the output, in bytes, or 0
     floating origin, floating least, floating magic,
+    Reference kind,             # a constant, FAR or DIVIDED
+    const floating *divide,
     floating *terms,            # OUT  (n_classes up to a multiple of 64,), zeros behind the last class
 ) noexcept nogil:
     cdef Py_ssize_t j = n_classes // 16 * 16
@@ -96,30 +98,21 @@ cdef inline void terms_of_row(
         j += 16
     j = 0
     while j + 32 <= n_classes:
-        terms_of_block(x + j, 32, ahead, output, origin, least, magic, terms + j)
+        terms_of_block(x + j, 32, ahead, output, origin, least, magic, kind, divide, terms + j)
         j += 32
     if n_classes < 16:
         while j < n_classes:
-            terms[j] = term(x[j], origin, least, magic, False)
+            terms[j] = term(x[j], origin, least, magic, kind, divide)
             j += 1
         return
     while j < n_classes:        # once more what the last whole block has in common with the end
         j = j if j < n_classes - 16 else n_classes - 16
-        terms_of_block(x + j, 16, ahead, output, origin, least, magic, terms + j)
+        terms_of_block(x + j, 16, ahead, output, origin, least, magic, kind, divide, terms + j)
         j += 16
 
 
-cdef inline void sums_of_row(
-    const floating *terms,      # IN   (n_classes up to a multiple of 64,)
-    Py_ssize_t n_classes,
-    floating top,
-    double *total,              # OUT  (8,), of the terms below top
-    double *carry,              # OUT  (8,), what rounding took from them; float64 only
-    floating *all,              # OUT  (16,), of all terms
-) noexcept nogil:
-    cdef floating[16] sums, everything
-    cdef const floating *p
-    cdef Py_ssize_t j = 0
+cdef inline void begin_sums(double *total, double *carry, floating *all) noexcept nogil:
+    """Zeros, for add_sums_of_row() to add to."""
     cdef int l
     for l in range(8):
         total[l] = 0
@@ -127,7 +120,23 @@ cdef inline void sums_of_row(
         for l in range(8):
             carry[l] = 0
     for l in range(16):
-        everything[l] = 0
+        all[l] = 0
+
+
+cdef inline void add_sums_of_row(
+    const floating *terms,      # IN   (n_classes up to a multiple of 64,)
+    Py_ssize_t n_classes,
+    floating top,
+    double *total,              # INOUT (8,), of the terms below top
+    double *carry,              # INOUT (8,), what rounding took from them; float64 only
+    floating *all,              # INOUT (16,), of all terms
+) noexcept nogil:
+    cdef floating[16] sums, everything
+    cdef const floating *p
+    cdef Py_ssize_t j = 0
+    cdef int l
+    for l in range(16):
+        everything[l] = all[l]
     while j < n_classes:
         p = terms + j
         for l in range(16):
@@ -178,19 +187,12 @@ cdef inline double fold_row(const double *total, const double *carry, bint carri
     return sum + left if floating is double and carried else sum
 
 
-cdef void measure_rows(
-    const floating *x,          # IN   (n_rows, n_classes)
-    Py_ssize_t n_rows,
-    Py_ssize_t n_classes,
-    Py_ssize_t row_stride,
-    Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
-    const char *output,         # (n_rows, n_classes), fetched likewise; or NULL, or x itself, which is there
-    bint keep_terms,
-    Py_ssize_t term_stride,
-    floating *terms,            # OUT  (n_rows, term_stride), or scrap of (2, term_stride) if they are not kept
-    floating *maximum,          # OUT  (n_rows,)
-    double *sum,                # OUT  (n_rows,), of exp(x - M) over the classes below the maximum
-    double *ties,               # OUT  (n_rows,), how many other classes share it
+cdef inline void measure_all_rows(
+    const floating *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride,
+    Reference kind,             # a constant, and so two functions: see measure_rows()
+    const floating *divide,
+    Py_ssize_t ahead, const char *output, bint keep_terms, Py_ssize_t term_stride, floating *terms, floating *maximum,
+    double *sum, double *ties,
 ) noexcept nogil:
     """In phases: the ends of rows (folds) overlap with the beginnings of others, and are vectors over rows."""
     cdef floating[16] top, origin, least, magic, at_top     # (2, FOLD): of these rows and of the coming ones
@@ -214,9 +216,10 @@ cdef void measure_rows(
             side = coming % 16
             max_of_rows(x + coming * row_stride, n, n_classes, row_stride, &top[side])
             for l in range(8):
-                refer(top[side + l], False, &origin[side + l], &least[side + l], &magic[side + l])
+                refer(top[side + l], kind, &origin[side + l], &least[side + l], &magic[side + l])
             for l in range(8):
-                at_top[side + l] = term(top[side + l], origin[side + l], least[side + l], magic[side + l], False)
+                at_top[side + l] = <floating>unit(top[0]) if kind != FAR else (
+                    term(top[side + l], origin[side + l], least[side + l], magic[side + l], FAR, NULL))
         first = coming - FOLD
         if first < 0:
             continue
@@ -230,14 +233,15 @@ cdef void measure_rows(
                 if output != NULL:      # the loops are other ones, with 0 as a constant
                     place = <const char *>(<const floating *>output + (first + row) * n_classes)
                     terms_of_row(x_row, n_classes, ahead, place - <const char *>x_row, origin[side + row],
-                                 least[side + row], magic[side + row], t)
+                                 least[side + row], magic[side + row], kind, divide, t)
                 else:
                     terms_of_row(x_row, n_classes, ahead, 0, origin[side + row], least[side + row], magic[side + row],
-                                 t)
+                                 kind, divide, t)
             if row > 0:
                 t = terms + (first + row - 1 if keep_terms else (row - 1) % 2) * term_stride
-                sums_of_row(<const floating *>t, n_classes, at_top[side + row - 1], &totals[8 * (row - 1)],
-                            &carries[8 * (row - 1)], &alls[16 * (row - 1)])
+                begin_sums(&totals[8 * (row - 1)], &carries[8 * (row - 1)], &alls[16 * (row - 1)])
+                add_sums_of_row(<const floating *>t, n_classes, at_top[side + row - 1], &totals[8 * (row - 1)],
+                                &carries[8 * (row - 1)], &alls[16 * (row - 1)])
         fold_rows(<const double *>&totals[0], <const double *>&carries[0], n_classes > 4, &below_top[0],
                   top[0])
         for l in range(64):
@@ -250,8 +254,51 @@ cdef void measure_rows(
             equal[l] = ties_of(below_top[l], all_twos[2 * l] + all_twos[2 * l + 1], at_top[side + l])
         for row in range(n):
             maximum[first + row] = top[side + row]
-            sum[first + row] = below_top[row] * (1 / unit(top[0]))
+            sum[first + row] = below_top[row]
             ties[first + row] = equal[row]
+
+
+cdef void measure_far_rows(
+    const floating *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t ahead,
+    const char *output, bint keep_terms, Py_ssize_t term_stride, floating *terms, floating *maximum, double *sum,
+    double *ties,
+) noexcept nogil:
+    measure_all_rows(x, n_rows, n_classes, row_stride, FAR, NULL, ahead, output, keep_terms, term_stride, terms,
+                     maximum, sum, ties)
+
+
+cdef void measure_divided_rows(
+    const floating *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, const floating *divide,
+    Py_ssize_t ahead, const char *output, bint keep_terms, Py_ssize_t term_stride, floating *terms, floating *maximum,
+    double *sum, double *ties,
+) noexcept nogil:
+    cdef floating[5] numbers    # in registers, which what lies elsewhere need not be
+    memcpy(numbers, divide, sizeof(numbers))
+    measure_all_rows(x, n_rows, n_classes, row_stride, DIVIDED, <const floating *>&numbers[0], ahead, output,
+                     keep_terms, term_stride, terms, maximum, sum, ties)
+
+
+cdef inline void measure_rows(
+    const floating *x,          # IN   (n_rows, n_classes)
+    Py_ssize_t n_rows,
+    Py_ssize_t n_classes,
+    Py_ssize_t row_stride,
+    const floating *divide,     # IN   (N_DIVIDE,), or NULL for a temperature of 1
+    Py_ssize_t ahead,           # from a row to that of the next tile, in elements: it is fetched meanwhile
+    const char *output,         # (n_rows, n_classes), fetched likewise; or NULL, or x itself, which is there
+    bint keep_terms,
+    Py_ssize_t term_stride,
+    floating *terms,            # OUT  (n_rows, term_stride), or scrap of (2, term_stride) if they are not kept
+    floating *maximum,          # OUT  (n_rows,)
+    double *sum,                # OUT  (n_rows,), of the terms below the maximum's
+    double *ties,               # OUT  (n_rows,), how many other classes share the maximum
+) noexcept nogil:
+    if divide == NULL:
+        measure_far_rows(x, n_rows, n_classes, row_stride, ahead, output, keep_terms, term_stride, terms, maximum, sum,
+                         ties)
+    else:
+        measure_divided_rows(x, n_rows, n_classes, row_stride, divide, ahead, output, keep_terms, term_stride, terms,
+                             maximum, sum, ties)
 
 
 cdef inline void add_to_both(

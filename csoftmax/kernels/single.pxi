@@ -1,9 +1,14 @@
-# Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, a chunk's
-# terms are on the stack. Steps and order are those of rows.pxi, so that the numbers are those of a tile, bit for bit.
+# Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, and one
+# chunk of numbers is on the stack, of which a caller may have little. Steps and order are those of rows.pxi, so that
+# the numbers are those of a tile, bit for bit.
+
+cdef enum:
+    TERMS_AT_ONCE = 256     # of a chunk whose terms are not kept; a multiple of 64
+
 
 cdef inline void measure_short(
-    int n_groups,               # of 16 lanes: 1, 2 or 4; a constant, as near is
-    bint near,
+    int n_groups,               # of 16 lanes: 1, 2 or 4; a constant, as kind is
+    Reference kind,
     const floating *x,          # IN   (n_classes,)
     Py_ssize_t n_classes,
     floating *lanes,            # OUT  (16 * n_groups,), x, filled up with some of its elements
@@ -24,15 +29,15 @@ cdef inline void measure_short(
     for first in range(16, 16 * n_groups, 16):
         max_of_group(<const floating *>lanes + first, &tops[0])
     top = top_of_lanes(<const floating *>&tops[0])
-    refer(top, near, &origin, &least, &magic)
+    refer(top, kind, &origin, &least, &magic)
     for l in range(16 * n_groups):
-        reduce(lanes[l], origin, least, magic, near, &r[l], &k[l])
+        reduce(lanes[l], origin, least, magic, kind, NULL, &r[l], &k[l])
     for l in range(16 * n_groups):
         q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
     for l in range(16 * n_groups):
         q[l] = raised(r[l], q[l], k[l])
         terms[l] = q[l] if l < n else <floating>0
-    at_top[0] = <floating>unit(top) if near else term(top, origin, least, magic, False)
+    at_top[0] = <floating>unit(top) if kind == NEAR else term(top, origin, least, magic, FAR, NULL)
     for l in range(16):
         sums[l] = below(terms[l], at_top[0])
         if n_groups > 1:
@@ -47,7 +52,7 @@ cdef inline void measure_short(
     for first in range(16, 16 * n_groups, 16):
         n_tops += tops_in_lanes(<const floating *>terms + first, at_top[0])
     maximum[0] = top
-    sum[0] = below_top * (1 / unit(top))
+    sum[0] = below_top
     ties[0] = n_tops - 1
     if isinf(top):              # terms mean nothing, but a NaN is one
         sum[0] = 0
@@ -57,7 +62,8 @@ cdef inline void measure_short(
 cdef inline void measure_row(
     const floating *x,          # IN   (n_classes,)
     Py_ssize_t n_classes,       # at most CHUNK
-    floating *terms,            # OUT  (n_classes up to a multiple of 64,)
+    bint keep_terms,            # a constant
+    floating *terms,            # OUT  (n_classes up to a multiple of 64,), or scrap of (TERMS_AT_ONCE,)
     floating *maximum,
     floating *at_top,           # OUT  the maximum's term
     double *sum,                # OUT  as in measure_rows
@@ -67,17 +73,22 @@ cdef inline void measure_row(
     cdef double[8] total, carry
     cdef floating top, origin, least, magic
     cdef double below_top
+    cdef Py_ssize_t j = 0, n
     cdef int l
     top = max_of_row(x, n_classes)
-    refer(top, False, &origin, &least, &magic)
-    at_top[0] = term(top, origin, least, magic, False)
-    terms_of_row(x, n_classes, 0, 0, origin, least, magic, terms)
-    sums_of_row(<const floating *>terms, n_classes, at_top[0], &total[0], &carry[0], &all[0])
+    refer(top, FAR, &origin, &least, &magic)
+    at_top[0] = term(top, origin, least, magic, FAR, NULL)
+    begin_sums(&total[0], &carry[0], &all[0])
+    while j < n_classes:
+        n = n_classes - j if keep_terms or n_classes - j < TERMS_AT_ONCE else TERMS_AT_ONCE
+        terms_of_row(x + j, n, 0, 0, origin, least, magic, FAR, NULL, terms)
+        add_sums_of_row(<const floating *>terms, n, at_top[0], &total[0], &carry[0], &all[0])
+        j += n
     below_top = fold_row(&total[0], &carry[0], n_classes > 4, top)
     for l in range(8):
         all[l] += all[l + 8]
     maximum[0] = top
-    sum[0] = below_top * (1 / unit(top))
+    sum[0] = below_top
     ties[0] = ties_of(below_top, ((all[0] + all[1]) + (all[2] + all[3])) + ((all[4] + all[5]) + (all[6] + all[7])),
                       at_top[0])
     if isinf(top):              # terms mean nothing, but a NaN is one
@@ -104,31 +115,32 @@ cdef inline floating element(const floating *x, Py_ssize_t j) noexcept nogil:
 
 
 cdef inline void add_classes(
-    const floating *x, Py_ssize_t n_classes, floating *room, floating *terms, floating *maximum, double *sum,
-    double *ties,
+    State *state, const floating *x, Py_ssize_t n_classes, floating *room,
 ) noexcept nogil:
     """Add the classes' chunks to a state."""
-    cdef floating chunk_maximum, at_top
-    cdef double chunk_sum, chunk_ties
+    cdef floating[TERMS_AT_ONCE] terms
+    cdef floating maximum, at_top
+    cdef State chunk
     cdef Py_ssize_t j = 0, n
+    chunk.carry = 0
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
-        measure_row(aligned(x + j, n, room), n, terms, &chunk_maximum, &at_top, &chunk_sum, &chunk_ties)
-        merge(maximum, sum, ties, chunk_maximum, chunk_sum, chunk_ties)
+        measure_row(aligned(x + j, n, room), n, False, &terms[0], &maximum, &at_top, &chunk.sum, &chunk.ties)
+        chunk.maximum = maximum
+        merge(state, &chunk, FAR, 1, maximum)
         j += n
 
 
 cdef inline void write_classes(
     Formula formula,
     const floating *x,          # IN   (n_classes,)
-    const floating *terms,      # IN   (n_classes,), for TERMS
+    const floating *terms,      # IN   (n_classes,), for TERMS; may be room
     Py_ssize_t n_classes,
     const floating *numbers,    # IN   (N_NUMBERS,)
     floating *room,             # (CHUNK,)
     floating *out,              # OUT  (n_classes,); may be x
 ) noexcept nogil:
     cdef floating[96] lanes     # (N_NUMBERS, 16)
-    cdef floating[CHUNK] values
     cdef const floating *source
     cdef Py_ssize_t j = 0, n
     cdef bint at_once = is_aligned(out, sizeof(floating))
@@ -139,9 +151,9 @@ cdef inline void write_classes(
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
         source = terms if formula == TERMS else aligned(x + j, n, room)
-        write_row(formula, source, n, <const floating *>&lanes[0], out + j if at_once else values)
+        write_row(formula, source, n, <const floating *>&lanes[0], NULL, out + j if at_once else room)
         if not at_once:
-            memcpy(out + j, values, n * sizeof(floating))
+            memcpy(out + j, room, n * sizeof(floating))
         j += n
 
 
@@ -162,29 +174,29 @@ cdef inline void write_lanes(
     for l in range(16):
         lanes[l], lanes[16 + l] = numbers[FACTOR], numbers[FACTOR_LOW]
     for j in range(0, n_classes, 16):
-        write_group(formula, source + j, <const floating *>&lanes[0], 16, &values[0])
+        write_group(formula, source + j, <const floating *>&lanes[0], 16, NULL, &values[0])
         store_lanes(<const floating *>&values[0], n_classes - j, out + j)
 
 
 cdef inline void write_shares(
-    const floating *x, const floating *terms, bint short, Py_ssize_t n_classes, double numerator, floating maximum,
-    bint near, floating top, double sum, double ties, int64_t target, floating *room, floating *out,
+    const State *state, const floating *x, const floating *terms, bint short, Py_ssize_t n_classes, double numerator,
+    Reference kind, int64_t target, floating *room, floating *out,
 ) noexcept nogil:
     """Probabilities times numerator; that of the target, if it is one of the classes, minus numerator.
 
-    terms: those of all classes, or NULL if they are to be computed again; top is the maximum's.
+    terms: those of all classes, or NULL if they are to be computed again.
     """
     cdef floating[6] numbers
     cdef double factor, factor_low, rest
-    cdef floating at_target = 0
-    share(numerator, top, sum, ties, &factor, &factor_low)
+    cdef floating at_target = 0, maximum = <floating>state.maximum, top = top_term(maximum, kind)
+    share(numerator, top, state.sum, state.carry, state.ties, &factor, &factor_low)
     split_factor(factor, factor_low, 1, &numbers[FACTOR], &numbers[FACTOR_LOW], &numbers[UNSCALE])
     if 0 <= target < n_classes:
-        at_target = terms[target] if terms != NULL else term_at(element(x, target), maximum, near)
-        rest = all_but(at_target, top, sum, ties)
+        at_target = terms[target] if terms != NULL else term_at(element(x, target), maximum, kind, NULL)
+        rest = all_but(at_target, top, state.sum, state.carry, state.ties)
         at_target = away_from(factor, factor_low, rest, at_target)
     if terms == NULL or not is_large(factor, top) and factor != 0:
-        refer(maximum, near, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
+        refer(maximum, kind, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
         write_classes(LOGITS, x, NULL, n_classes, &numbers[0], room, out)
     elif short:
         write_lanes(TERMS, terms, n_classes, &numbers[0], out)
@@ -195,25 +207,25 @@ cdef inline void write_shares(
 
 
 cdef inline double finish_row(
-    Output output, RowNumber number, const floating *x,
+    Output output, RowNumber number, const State *state, const floating *x,
     const floating *lanes,      # IN   of a short row, or NULL
     const floating *terms,      # IN   or NULL
-    Py_ssize_t n_classes, int64_t target, double scale, floating maximum, bint near, floating top, double sum,
-    double ties, floating *room, floating *out,
+    Py_ssize_t n_classes, int64_t target, double scale, Reference kind, floating *room, floating *out,
 ) noexcept nogil:
     cdef floating[2] numbers
-    cdef floating shift, at_target = element(x, target) if number != LOGSUMEXP else 0
+    cdef floating maximum = <floating>state.maximum, shift, at_target = element(x, target) if number != LOGSUMEXP else 0
     cdef double lost, log
-    if maximum - maximum != 0 or isnan(ties):
+    if maximum - maximum != 0 or isnan(state.ties):
         if output != NOTHING:
             fill(out, n_classes, <floating>NAN)
-        return maximum if number == LOGSUMEXP and not isnan(ties) else NAN
+        return maximum if number == LOGSUMEXP and not isnan(state.ties) else NAN
     if output == PROBABILITY or output == GRADIENT:
-        write_shares(x, terms, lanes != NULL, n_classes, scale, maximum, near, top, sum, ties,
-                     target if output == GRADIENT else -1, room, out)
+        write_shares(state, x, terms, lanes != NULL, n_classes, scale, kind, target if output == GRADIENT else -1,
+                     room, out)
     if output == PROBABILITY:
         return 0
-    logarithm(maximum, sum if near else others_of(maximum, sum), ties, &shift, &lost, &log)
+    log1p_parts(others_of(maximum, state.sum, state.carry, kind) + state.ties, maximum, &log, &lost)
+    add_logarithm(maximum, 0, log, lost, &shift, &lost)
     if output == LOG_PROBABILITY:
         numbers[FACTOR], numbers[FACTOR_LOW] = shift, <floating>(0 - lost)
         if lanes != NULL:
@@ -223,7 +235,7 @@ cdef inline double finish_row(
     if number == LOGSUMEXP:
         return shift
     if number == LOSS:
-        return loss_of(at_target, shift, lost)
+        return loss_of(at_target, shift, lost, maximum, log, 1)
     return (at_target - shift) + <floating>(0 - lost)
 
 
@@ -233,17 +245,19 @@ cdef inline double run_short_row(
 ) noexcept nogil:
     cdef floating[64] lanes, terms
     cdef floating maximum, top
-    cdef double sum, ties
-    if are_near(n_classes):
-        measure_short(1, True, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+    cdef State state
+    state.carry = 0
+    if n_classes <= 8:
+        measure_short(1, NEAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     elif n_classes <= 16:
-        measure_short(1, False, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+        measure_short(1, FAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     elif n_classes <= 32:
-        measure_short(2, False, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
+        measure_short(2, FAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     else:
-        measure_short(4, False, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &sum, &ties)
-    return finish_row(output, number, x, <const floating *>&lanes[0], <const floating *>&terms[0], n_classes, target,
-                      scale, maximum, are_near(n_classes), top, sum, ties, &lanes[0], out)
+        measure_short(4, FAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+    state.maximum = maximum
+    return finish_row(output, number, &state, x, <const floating *>&lanes[0], <const floating *>&terms[0], n_classes,
+                      target, scale, kind_of(n_classes, 1), &lanes[0], out)
 
 
 cdef double run_other_row(
@@ -251,22 +265,25 @@ cdef double run_other_row(
     floating *out,
 ) noexcept nogil:
     """A row that is long, or does not lie where floats do."""
-    cdef floating[CHUNK] room, terms
-    cdef floating maximum = -INFINITY, top
-    cdef double sum = 0, ties = -1, result
+    cdef floating[CHUNK] room   # of the terms, or of numbers that are brought where floats lie
+    cdef floating maximum, top
+    cdef State state
+    cdef bint keep_terms = n_classes <= CHUNK and is_aligned(x, sizeof(floating))
+    cdef double result
     if n_classes <= SHORT:
         memcpy(room, x, n_classes * sizeof(floating))
-        result = run_short_row(output, number, <const floating *>&room[0], n_classes, target, scale, &terms[0])
+        result = run_short_row(output, number, <const floating *>&room[0], n_classes, target, scale, &room[SHORT])
         if output != NOTHING:
-            memcpy(out, terms, n_classes * sizeof(floating))
+            memcpy(out, &room[SHORT], n_classes * sizeof(floating))
         return result
-    if n_classes <= CHUNK:
-        measure_row(aligned(x, n_classes, &room[0]), n_classes, &terms[0], &maximum, &top, &sum, &ties)
+    state = State(-INFINITY, 0, 0, -1)
+    if keep_terms:
+        measure_row(x, n_classes, True, &room[0], &maximum, &top, &state.sum, &state.ties)
+        state.maximum = maximum
     else:
-        add_classes(x, n_classes, &room[0], &terms[0], &maximum, &sum, &ties)
-        top = term_at(maximum, maximum, False)
-    return finish_row(output, number, x, NULL, <const floating *>&terms[0] if n_classes <= CHUNK else NULL, n_classes,
-                      target, scale, maximum, False, top, sum, ties, &room[0], out)
+        add_classes(&state, x, n_classes, &room[0])
+    return finish_row(output, number, &state, x, NULL, <const floating *>&room[0] if keep_terms else NULL, n_classes,
+                      target, scale, FAR, &room[0], out)
 
 
 cdef inline double run_row(
@@ -287,42 +304,144 @@ cdef inline double run_row(
     return run_other_row(output, number, x, n_classes, target, scale, out)
 
 
+# ---- States that are the caller's ----
+
+# Their sums refer to what the dtype fixes. Those of float32 bear a mark, half a tie. One without a sum is of either.
+# Where the two meet, the state becomes one of float64, and the numbers are right.
+
+cdef inline bint is_own(const State *state, floating like) noexcept nogil:
+    """Whether a state can be taken as one of the dtype."""
+    if state.sum == 0 and state.carry == 0 or isnan(state.ties):
+        return <floating>state.maximum == state.maximum or isnan(state.maximum)
+    if floating is float:
+        return state.ties != floor(state.ties)
+    else:
+        return state.ties == floor(state.ties)
+
+
+cdef inline State unmarked(const State *state) noexcept nogil:
+    cdef State own = state[0]
+    own.ties = floor(own.ties)      # NaN stays
+    return own
+
+
+cdef inline void mark(State *state, floating like) noexcept nogil:
+    if floating is float and state.ties >= 0:
+        state.ties += 0.5
+
+
+cdef inline State widened(const State *state) noexcept nogil:
+    """The state as one of float64, without a mark."""
+    cdef State wide = unmarked(state)
+    cdef double offset, offset_low, wide_offset, wide_offset_low
+    if is_own(state, <double>0) or isinf(state.maximum) or isnan(state.maximum + state.ties):
+        return wide
+    reference_offset(<float>wide.maximum, &offset, &offset_low)
+    reference_offset(wide.maximum, &wide_offset, &wide_offset_low)
+    offset = exact_sum(offset, offset_low, -wide_offset, -wide_offset_low, &offset_low)
+    scale_by_exp(offset, offset_low, &wide.sum, &wide.carry)
+    wide.sum *= unit(<double>0) / unit(<float>0)
+    wide.carry *= unit(<double>0) / unit(<float>0)
+    return wide
+
+
 cdef inline bint is_finite(const State *state) noexcept nogil:
     return not isinf(state.maximum) and not isnan(state.maximum + state.ties)
 
 
 cdef inline void add_to_state(State *state, const floating *x, Py_ssize_t n_classes) noexcept nogil:
-    cdef floating[CHUNK] room, terms
-    cdef floating maximum = <floating>state.maximum
-    add_classes(x, n_classes, &room[0], &terms[0], &maximum, &state.sum, &state.ties)
-    state.maximum = maximum
+    cdef floating[CHUNK] room
+    cdef State own
+    if n_classes <= 0:
+        return
+    if is_own(state, <floating>0):
+        own = unmarked(state)
+        add_classes(&own, x, n_classes, &room[0])
+    elif floating is double:
+        own = widened(state)
+        add_classes(&own, x, n_classes, &room[0])
+    else:
+        own = State(-INFINITY, 0, 0, -1)
+        add_classes(&own, x, n_classes, &room[0])
+        mark(&own, <floating>0)
+        merge_states(state, &own, <float>0)
+        return
+    mark(&own, <floating>0)
+    state[0] = own
 
 
-cdef inline void merge_states(State *state, const State *other, floating maximum) noexcept nogil:
-    maximum = <floating>state.maximum
-    merge(&maximum, &state.sum, &state.ties, <floating>other.maximum, other.sum, other.ties)
-    state.maximum = maximum
+cdef inline void merge_states(State *state, const State *other, floating like) noexcept nogil:
+    cdef State own, added
+    if is_own(state, like) and is_own(other, like):
+        own, added = unmarked(state), unmarked(other)
+        merge(&own, &added, FAR, 1, like)
+        mark(&own, like)
+    else:
+        own, added = widened(state), widened(other)
+        merge(&own, &added, FAR, 1, <double>0)
+    state[0] = own
 
 
-cdef inline double number_of_state(RowNumber number, const State *state, floating at_target) noexcept nogil:
+cdef inline double number_of_own_state(RowNumber number, const State *state, floating at_target) noexcept nogil:
     cdef floating maximum = <floating>state.maximum, shift
     cdef double lost, log
     if not is_finite(state):
         return state.maximum if number == LOGSUMEXP and not isnan(state.ties) else NAN
-    logarithm(maximum, others_of(maximum, state.sum), state.ties, &shift, &lost, &log)
-    return shift if number == LOGSUMEXP else loss_of(at_target, shift, lost)
+    log1p_parts(others_of(maximum, state.sum, state.carry, FAR) + state.ties, maximum, &log, &lost)
+    add_logarithm(maximum, 0, log, lost, &shift, &lost)
+    return shift if number == LOGSUMEXP else loss_of(at_target, shift, lost, maximum, log, 1)
+
+
+cdef inline double number_of_state(RowNumber number, const State *state, floating at_target) noexcept nogil:
+    cdef State own
+    if is_own(state, at_target):
+        own = unmarked(state)
+        return number_of_own_state(number, &own, at_target)
+    own = widened(state)
+    return number_of_own_state(number, &own, <double>at_target)
+
+
+cdef inline void write_own_state(
+    const State *state, const floating *x, Py_ssize_t n_classes, int64_t target, double scale, floating *out,
+) noexcept nogil:
+    cdef floating[CHUNK] room
+    if not is_finite(state):
+        fill(out, n_classes, <floating>NAN)
+    else:
+        write_shares(state, x, NULL, False, n_classes, scale, FAR, target, &room[0], out)
+
+
+cdef void write_wide_state(
+    const State *state, const float *x, Py_ssize_t n_classes, int64_t target, double scale, float *out,
+) noexcept nogil:
+    """float32 classes of a row whose state is one of float64."""
+    cdef double[64] some
+    cdef float value
+    cdef Py_ssize_t j = 0, n, i
+    while j < n_classes:
+        n = n_classes - j if n_classes - j < 64 else 64
+        for i in range(n):
+            some[i] = element(x, j + i)
+        write_own_state(state, <const double *>&some[0], n, target - j, scale, &some[0])
+        for i in range(n):
+            value = <float>some[i]
+            memcpy(<char *>out + (j + i) * <Py_ssize_t>sizeof(float), &value, sizeof(float))
+        j += n
 
 
 cdef inline void write_state(
     const State *state, const floating *x, Py_ssize_t n_classes, int64_t target, double scale, floating *out,
 ) noexcept nogil:
-    cdef floating[CHUNK] room
-    cdef floating maximum = <floating>state.maximum
-    if not is_finite(state):
-        fill(out, n_classes, <floating>NAN)
+    cdef State own
+    if is_own(state, <floating>0):
+        own = unmarked(state)
+        write_own_state(&own, x, n_classes, target, scale, out)
+    elif floating is double:
+        own = widened(state)
+        write_own_state(&own, x, n_classes, target, scale, out)
     else:
-        write_shares(x, NULL, False, n_classes, scale, maximum, False, term_at(maximum, maximum, False), state.sum,
-                     state.ties, target, &room[0], out)
+        own = widened(state)
+        write_wide_state(&own, x, n_classes, target, scale, out)
 
 
 # ---- The build's functions for either dtype ----

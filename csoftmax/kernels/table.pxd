@@ -60,8 +60,12 @@ cdef struct Task:
     const int64_t *target   # (n_rows,), or NULL
     bint has_ignore_index
     int64_t ignore_index
-    double scale            # of the gradient
-    double temperature      # logits are divided by it
+    double scale            # of the gradient, divided by the temperature; of moderate size
+    int scale_exponent      # what is left of it, a power of two and a factor that is not finite, multiplies the output
+    double scale_factor     # once it is written: see multiply_output()
+    const double *row_factor        # (n_rows,) each, which do likewise: factors that are not finite, or NULL for ones,
+    const int *row_exponent         # and exponents, or NULL for zeros
+    double temperature      # differences of logits are divided by it
     bint has_added          # logits are x + other
     bint has_probabilities  # the targets are other, of x's shape
     # A row's loss is the sum over the classes of mass * -log_probability. The mass of a class is
@@ -82,8 +86,9 @@ cdef struct Task:
     Layout other            # if has_added, has_probabilities, or backward
 
 # Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. The board holds what the
-# steps tell each other, board_size() bytes. Scratch belongs to the thread: a room for a part's logits, term_rooms(),
-# and two more where there are masses, something is added or a gradient goes back. Both are aligned to 64 bytes.
+# steps tell each other, board_size() bytes. Scratch belongs to the thread: numbers of rows, numbers_size() bytes, a
+# room for a part's logits, term_rooms(), and two more where there are masses, something is added or a gradient goes
+# back. Both are aligned to 64 bytes. (On the stack there may be little room: threads with 64 KB call this.)
 ctypedef void (*tile_function)(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
     Py_ssize_t end_chunk, char *board, char *scratch,
@@ -98,6 +103,17 @@ cdef inline Py_ssize_t room_size(const Task *task, Orientation orientation, Py_s
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
     return ((n + 63) // 64 * 64 if orientation == ROWS else (n + 15) // 16 * 16) * width + 32
 
+cdef inline Py_ssize_t padded(Py_ssize_t n_rows) noexcept nogil:
+    return (n_rows + 15) // 16 * 16
+
+cdef inline Py_ssize_t numbers_size(const Task *task, Py_ssize_t width) noexcept nogil:
+    """Bytes of scratch for numbers of a tile's rows: what its values are made with, or the sums of a gradient that goes
+    back, in 48 lanes, which are kept between chunks."""
+    cdef Py_ssize_t n = padded(width)
+    if task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD:
+        return 8 * (10 * n + 48 * (n if task.n_chunks > 1 else 16))
+    return 8 * 6 * n
+
 cdef inline Py_ssize_t term_rooms(const Task *task) noexcept nogil:
     """How many rooms hold terms: of all chunks, or of one; of two where chunks are measured as rows."""
     return task.n_chunks if task.keep_terms else 2 if task.n_chunks > 1 else 1
@@ -109,8 +125,9 @@ cdef enum RowNumber:        # what a single row is asked for
 
 cdef struct State:          # what is known of some classes of a row
     double maximum
-    double sum              # of exp(x - M) over the classes below the maximum
-    double ties             # how many other classes share it; NaN if one is a NaN
+    double sum              # of the terms below the maximum's, in their unit
+    double carry            # what rounding took from the sum
+    double ties             # how many other classes share the maximum; NaN if one is a NaN
 
 cdef struct Kernels:        # arrays: for float32 and for float64
     tile_function[2] tile
@@ -123,6 +140,13 @@ cdef struct Kernels:        # arrays: for float32 and for float64
     double (*number[2])(RowNumber number, const State *state, double at_target) noexcept nogil
     void (*write[2])(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
                      void *out) noexcept nogil
+    # Multiply n_classes numbers, class_stride bytes apart, by factor * 2**exponent.
+    void (*multiply[2])(char *out, Py_ssize_t n_classes, Py_ssize_t class_stride, double factor,
+                        int exponent) noexcept nogil
+    # The same for n_rows rows of the output from first_row on: by what the task has left of their scale.
+    void (*multiply_output[2])(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows) noexcept nogil
+    # sum + carry = the sum of n values times `scale`, a power of two.
+    void (*add_up)(const double *values, Py_ssize_t n, double scale, double *sum, double *carry) noexcept nogil
     # How many of n targets are no class, and how many are `value`.
     Py_ssize_t (*count_outside)(const int64_t *target, Py_ssize_t n, Py_ssize_t n_classes) noexcept nogil
     Py_ssize_t (*count_equal)(const int64_t *target, Py_ssize_t n, int64_t value) noexcept nogil

@@ -8,7 +8,7 @@ import numpy as np
 
 from csoftmax cimport csoftmax_empty, csoftmax_state, finish_grad_f32, finish_loss_f32, merge_f32, partial_f32
 
-STATE = np.dtype([("maximum", "f8"), ("sum", "f8"), ("ties", "f8")])
+STATE = np.dtype([("maximum", "f8"), ("sum", "f8"), ("carry", "f8"), ("ties", "f8")])
 
 
 def measure(const float[:, ::1] x, Py_ssize_t piece):

@@ -3,18 +3,18 @@
 
 static const csoftmax_functions *cs;
 
-static PyObject *loss_of_pieces(PyObject *module, PyObject *args)
+static PyObject *loss_of_pieces(PyObject *Py_UNUSED(module), PyObject *args)
 {
     csoftmax_state row = CSOFTMAX_EMPTY;
     float target_logit = NAN;
     Py_ssize_t target, n, first = 0;
     PyObject *pieces, *piece;
     Py_buffer x;
-    (void)module;
     if (!PyArg_ParseTuple(args, "On", &pieces, &target)) return NULL;
     if ((pieces = PyObject_GetIter(pieces)) == NULL) return NULL;
     while ((piece = PyIter_Next(pieces)) != NULL) {
         if (PyObject_GetBuffer(piece, &x, PyBUF_SIMPLE) == 0) {
+            if (x.len % sizeof(float)) PyErr_SetString(PyExc_ValueError, "a piece ends within a float");
             n = x.len / (Py_ssize_t)sizeof(float);
             cs->partial_f32(&row, x.buf, n);
             if (first <= target && target < first + n)

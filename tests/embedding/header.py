@@ -15,13 +15,13 @@ PXD = (Path(csoftmax.__file__).parent / "_batch.pxd").read_text()
 class State(ctypes.Structure):
     """csoftmax_state, empty unless told otherwise."""
 
-    _fields_ = (("maximum", ctypes.c_double), ("sum", ctypes.c_double), ("ties", ctypes.c_double))
+    _fields_ = tuple((name, ctypes.c_double) for name in ("maximum", "sum", "carry", "ties"))
 
-    def __init__(self, maximum=-float("inf"), sum=0, ties=-1):
-        super().__init__(maximum, sum, ties)
+    def __init__(self, maximum=-float("inf"), sum=0, carry=0, ties=-1):
+        super().__init__(maximum, sum, carry, ties)
 
     def __iter__(self):
-        return iter((self.maximum, self.sum, self.ties))
+        return iter((self.maximum, self.sum, self.carry, self.ties))
 
 
 def functions_in(text, pattern):

@@ -12,7 +12,8 @@ signature = ctypes.CFUNCTYPE(None, DOUBLES, ctypes.c_ssize_t, DOUBLES)
 softmax_row = signature(csoftmax.address("softmax_row_f64"))
 
 
-@numba.njit(parallel=True)
+# An address says nothing of strides: without [::1] each array has a version of its own, and a strided one's is wrong.
+@numba.njit(numba.float64[::1](numba.float64[::1], numba.int64[::1]), parallel=True)
 def softmax_of_groups(x, starts):
     """Return the probabilities within x[starts[0]:starts[1]], x[starts[1]:starts[2]] and so on."""
     out = np.empty_like(x)

@@ -104,7 +104,7 @@ def test_every_field_of_the_table_is_the_address_of_its_name():
 
 def test_sizes_offsets_and_numbers_are_frozen(tmp_path):
     fields = {"csoftmax_functions": ["size", "abi", *_batch.C_NAMES]}
-    fields["csoftmax_state"] = ["maximum", "sum", "ties"]
+    fields["csoftmax_state"] = ["maximum", "sum", "carry", "ties"]
     prints = [
         f'printf("{struct}.{field} %zu\\n", offsetof({struct}, {field}));'
         for struct in fields
@@ -122,8 +122,8 @@ def test_sizes_offsets_and_numbers_are_frozen(tmp_path):
         {{
             csoftmax_state empty = CSOFTMAX_EMPTY;
             {" ".join(prints)}
-            printf("%d %g %g %g\\n", CSOFTMAX_IGNORE_NONE == -0x7fffffffffffffff - 1,
-                   empty.maximum, empty.sum, empty.ties);
+            printf("%d %g %g %g %g\\n", CSOFTMAX_IGNORE_NONE == -0x7fffffffffffffff - 1,
+                   empty.maximum, empty.sum, empty.carry, empty.ties);
             return 0;
         }}
         """
@@ -133,17 +133,19 @@ def test_sizes_offsets_and_numbers_are_frozen(tmp_path):
     got = {name: int(number) for name, number in map(str.split, lines)}
     table = ["size", "abi", *frozen_signatures()]
     expected = {f"csoftmax_functions.{name}": i * WORD for i, name in enumerate(table)}
-    expected |= {"csoftmax_state.maximum": 0, "csoftmax_state.sum": 8, "csoftmax_state.ties": 16}
-    expected |= {"csoftmax_functions": 34 * WORD, "csoftmax_state": 24}
+    expected |= {
+        f"csoftmax_state.{field}": 8 * i for i, field in enumerate(fields["csoftmax_state"])
+    }
+    expected |= {"csoftmax_functions": 34 * WORD, "csoftmax_state": 32}
     assert got == expected | CONSTANTS
-    assert last == "1 -inf 0 -1"
+    assert last == "1 -inf 0 0 -1"
 
 
 def test_the_numbers_of_the_pxd_are_those_of_the_header():
     pairs = re.findall(r"^    (CSOFTMAX_\w+) = (\d+)", PXD, re.MULTILINE)
     assert {name: int(number) for name, number in pairs} == CONSTANTS
     empty = ctypes.CFUNCTYPE(State)(_batch.address("csoftmax_empty"))()
-    assert tuple(empty) == (-math.inf, 0, -1)
+    assert tuple(empty) == (-math.inf, 0, 0, -1)
     assert ctypes.CFUNCTYPE(ctypes.c_int64)(_batch.address("csoftmax_ignore_none"))() == -(2**63)
 
 

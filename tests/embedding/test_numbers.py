@@ -384,7 +384,8 @@ def test_states_merged_in_any_order_differ_by_one_unit_at_most(rng, dtype):
 
 def test_the_order_does_not_matter_where_nothing_rounds(rng, dtype):
     pieces = [np.full(n, 2.5, dtype) for n in (1, 2, 40, 2048, 5000)]
-    expected = State(2.5, 0, 1 + 2 + 40 + 2048 + 5000 - 1)
+    mark = 0.5 if dtype == "float32" else 0  # of states of floats
+    expected = State(2.5, 0, 0, 1 + 2 + 40 + 2048 + 5000 - 1 + mark)
     for order in itertools.permutations(pieces):
         state = State()
         for piece in order:
@@ -416,9 +417,9 @@ def test_the_empty_state_has_a_logsumexp_of_minus_infinity_and_no_loss(dtype):
 @pytest.mark.parametrize("v", [0.0, -0.0, 2.5, -1e30, 3e38, 1e-40, INF, -INF, NAN])
 def test_a_saved_logsumexp_is_a_state(dtype, v):
     v = np.dtype(dtype).type(v)
-    got = calls.finish(State(v, 0, 0), dtype)
+    got = calls.finish(State(v, 0, 0, 0), dtype)
     assert got == v or (np.isnan(got) and np.isnan(v))
-    loss = calls.finish_loss(State(v, 0, 0), v, dtype)
+    loss = calls.finish_loss(State(v, 0, 0, 0), v, dtype)
     assert same_bits(loss, np.zeros((), dtype)) if np.isfinite(v) else np.isnan(loss)
 
 
@@ -428,7 +429,7 @@ def test_a_saved_logsumexp_gives_losses_and_gradients_within_their_bounds(rng, d
         x = logits_of(rng, (30, n_classes), dtype, spread)
         targets = rng.integers(0, n_classes, 30)
         for row, t, v in zip(x, targets.tolist(), csoftmax.logsumexp(x), strict=True):
-            state = State(v, 0, 0)
+            state = State(v, 0, 0, 0)
             # Exact for this v: its own rounding is the caller's.
             exact = np.exp(row.astype(np.longdouble) - v)
             p, grad = calls.finish_grad(state, row), calls.finish_grad(state, row, 0, t, 0.5)
@@ -444,7 +445,8 @@ def test_logsumexps_of_pieces_are_merged_as_states(rng, dtype):
     x = logits_of(rng, (500, 2, 40), dtype, 8)
     parts, exact = csoftmax.logsumexp(x), reference.logsumexp(x.reshape(500, 80))
     got = [
-        calls.finish(calls.merge(State(a, 0, 0), State(b, 0, 0), dtype), dtype) for a, b in parts
+        calls.finish(calls.merge(State(a, 0, 0, 0), State(b, 0, 0, 0), dtype), dtype)
+        for a, b in parts
     ]
     exact_of_parts = reference.logsumexp(parts)  # that of what was given
     assert ulps(np.array(got), exact_of_parts, np.abs(parts).max(1)) <= BOUNDS["logsumexp", dtype]
@@ -547,3 +549,44 @@ def test_the_callers_flushing_of_subnormals_neither_matters_nor_changes(case):
         libm.fesetenv(ctypes.byref(before))
     assert after.mxcsr & mask == mask
     assert got == expected
+
+
+@pytest.mark.parametrize("middle", [0, 5000])
+def test_a_thousand_states_of_one_class_are_within_twice_the_bounds(rng, dtype, middle):
+    for x in (rng.normal(middle, 1, 1000), middle + np.sort(rng.normal(0, 1, 1000))):
+        x = x.astype(dtype)
+        exact = reference.logsumexp(x[np.newaxis])
+        exact_grad = reference.softmax(x[np.newaxis])[0]
+        for order in (x, x[::-1], rng.permutation(x)):
+            state = State()
+            for i in range(len(order)):
+                one = np.ascontiguousarray(order[i : i + 1])
+                calls.merge(state, calls.partial(State(), one), dtype)
+            got = np.array([calls.finish(state, dtype)])
+            assert ulps(got, exact) <= 2 * BOUNDS["logsumexp", dtype]
+            grad = calls.finish_grad(state, x)
+            assert ulps(grad, exact_grad) <= 2 * BOUNDS["softmax", dtype]
+
+
+@pytest.mark.parametrize("middle", [0, 300, 5000])
+def test_states_of_floats_and_of_doubles_may_meet(rng, middle):
+    narrow = rng.normal(middle, 2, 40).astype(np.float32)
+    wide = rng.normal(middle, 2, 40)
+    both = np.concatenate([narrow.astype(np.float64), wide])[np.newaxis]
+    exact, p = reference.logsumexp(both), reference.softmax(both)[0]
+    ways = [
+        calls.merge(calls.partial(State(), narrow), calls.partial(State(), wide), "float32"),
+        calls.merge(calls.partial(State(), narrow), calls.partial(State(), wide), "float64"),
+        calls.merge(calls.partial(State(), wide), calls.partial(State(), narrow), "float32"),
+        calls.partial(calls.partial(State(), narrow), wide),
+        calls.partial(calls.partial(State(), wide), narrow),
+    ]
+    for state in ways:
+        for dtype in ("float32", "float64"):
+            got = np.array([calls.finish(state, dtype)])
+            assert ulps(got, exact, np.abs(both).max(), dtype="float32") <= 2
+        loss = calls.finish_loss(state, float(wide[0]), "float64")
+        assert abs(loss + np.log(p[40])) <= 1e-5 * loss
+        grads = calls.finish_grad(state, narrow), calls.finish_grad(state, wide)
+        np.testing.assert_allclose(grads[0], p[:40], rtol=2e-6)
+        np.testing.assert_allclose(grads[1], p[40:], rtol=2e-6)

@@ -88,7 +88,7 @@ def run(*command, seconds):
 
 def module_of(file):
     """The extension that a file is part of, or None."""
-    if file.endswith(".py"):
+    if file.endswith((".py", ".pyi")):
         return None
     return f"csoftmax.kernels._{_isa.NAME}" if "/kernels/" in file else "csoftmax._batch"
 

@@ -1,0 +1,65 @@
+"""Integers that float64 would round: the differences to each row's maximum, which it can hold.
+
+What is done with the differences is in _functions.py, and what raises over an argument in _checks.py.
+"""
+
+import numpy as np
+
+from csoftmax import _pairs
+
+_EXACT = 1 << 53  # float64 holds each integer up to this magnitude
+
+
+def are_wide(x):
+    """Whether there are integers in `x` that float64 may not hold."""
+    if x.dtype.itemsize < 8 or not x.size:
+        return False
+    if np.maximum.reduce(x, axis=None) > _EXACT:
+        return True
+    return x.dtype.kind == "i" and np.minimum.reduce(x, axis=None) < -_EXACT
+
+
+def differences(x, axis, counts=None):
+    """Return wide integers as float64 with something taken off each row, and what was: integers, without `axis`.
+
+    Of a row with wide integers it is the maximum where `counts`, so that each difference, of up to 64 bits, is rounded
+    once. Other rows stay as they are: their bits do not depend on the rest of the array. Floats stay, with None.
+    """
+    if x.dtype.kind not in "iu":
+        return x, None
+    shape = x.shape
+    x = x.reshape(shape or 1)
+    least = np.iinfo(x.dtype).min
+    where = {} if counts is None else {"where": counts, "initial": least}
+    taken = x.max(axis, keepdims=True, **where)
+    if counts is not None:
+        x = np.where(counts, x, taken)
+    is_wide = taken > _EXACT
+    if x.dtype.kind == "i":
+        is_wide |= x.min(axis, keepdims=True) < -_EXACT
+    taken = np.where(is_wide, taken, 0)
+    # Modulo 2**64 the difference is right also where it overflows int64.
+    result = np.subtract(taken.view(np.uint64), x.view(np.uint64)).astype(np.float64)
+    np.subtract(0.0, result, out=result)
+    np.copyto(result, x, where=~is_wide)
+    return result.reshape(shape), taken.squeeze(axis)
+
+
+def with_maximum(values, taken, temperature=1.0):
+    """Return taken / temperature + values, rounded almost once: logarithms of sums as they are for whole logits."""
+    fraction, exponent = np.frexp(np.float64(temperature))  # a product with it cannot overflow
+    high, low = as_pair(taken)
+    quotient = high / fraction
+    product, lost = _pairs.two_product(quotient, fraction)
+    rest = ((high - product) - lost + low) / fraction
+    quotient, rest = np.ldexp(quotient, -exponent), np.ldexp(rest, -exponent)
+    sums = np.where(np.isfinite(quotient), quotient + (values + rest), quotient)
+    return np.where(taken == 0, values, sums)
+
+
+def as_pair(x):
+    """Return floats or integers of any width, exactly, as a sum of two float64."""
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        return _pairs.two_sum((x >> 32) * 2.0**32, (x & 0xFFFFFFFF).astype(np.float64))
+    x = x.astype(np.float64, copy=False)
+    return x, np.zeros_like(x)
