@@ -77,7 +77,7 @@ def test_a_result_that_is_far_off_in_one_place_is_found(name, monkeypatch):
             outcome = outcome_if_changed(call)
             found += outcome is True
             changed += outcome is not None
-    assert found >= changed / 2  # a sum's error grows with its rows, a gradient's with its terms
+    assert found >= changed / 3  # a sum's error grows with its rows, a gradient's with its terms
 
 
 def is_right(call):

@@ -544,8 +544,8 @@ FAULTS = [
     (
         "a bool is an axis",
         "csoftmax/_checks.py",
-        "    return not isinstance(axis, (bool, np.bool_))\n",
-        "    return True\n",
+        "    return _index(axis) is not None and not isinstance(axis, (bool, np.bool_))\n",
+        "    return _index(axis) is not None\n",
     ),
     (
         "a foreign error is called ragged",
