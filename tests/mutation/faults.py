@@ -752,8 +752,10 @@ FAULTS = [
     (
         "chunks are merged without a carry",
         "csoftmax/kernels/numbers.pxi",
-        "    state.sum = exact_sum(state.sum, state.carry, top, 0, &state.carry)\n",
-        "    state.sum += top\n",
+        "        refer_to(&low, state.maximum, kind, temperature, like)\n"
+        "        state.sum = exact_sum(state.sum, state.carry, low.sum, low.carry, &state.carry)\n",
+        "        refer_to(&low, state.maximum, kind, temperature, like)\n"
+        "        state.sum += low.sum\n",
     ),
     (
         "what chunks round is left out of the factor",
