@@ -8,6 +8,10 @@ import numpy as np
 
 from csoftmax import _batch, _checks, _extremes, _large_integers, _signed
 
+# Of the numbers that _batch.kinds_of_losses sums; NaN is 1.
+_INFINITE_LOSSES = 2 + 4  # of both signs
+_FAR_LOSS = 8
+
 _MOST_INDICES = 32  # arrays that every NumPy takes as indices at once
 
 
@@ -963,10 +967,11 @@ def _any_cross_entropy(
         temperature,
     )
     kinds = _batch.kinds_of_losses(loss, logits.dtype == np.float64)
-    if kinds & 8 and probabilities is not None:  # some are far from 1
+    if kinds & _FAR_LOSS and probabilities is not None:  # some are far from 1
         if not _extremes.are_ordinary_masses(probabilities):
             return in_any_range()
-    if reduction != "none" and kinds & 7 == 2 + 4 and grad is not logits:
+    of_both_signs = kinds & ~_FAR_LOSS == _INFINITE_LOSSES
+    if reduction != "none" and of_both_signs and grad is not logits:
         # Infinite ones of both signs: their sum is no number, but of finite logits they are only too large for float64.
         if np.isfinite(logits).all():
             return in_any_range()

@@ -179,7 +179,7 @@ cdef inline void put_block(void *to, const void *start, size_t size, bint stream
 cdef enum:
     COPIED_AHEAD = 24           # classes: as many as the few sets hold into which colliding ones fall
 
-cdef struct Rooms:              # of a thread: see task.pxd
+cdef struct Rooms:              # of a thread: see table.pxd
     void *numbers               # floating, (N_NUMBERS, padded(width))
     void *logits                # floating, as are those that follow: of a part
     void *terms                 # of a part or of all of a tile's
