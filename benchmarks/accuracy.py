@@ -4,8 +4,8 @@
 
 Prints the README's error table: csoftmax on every build that this processor runs, beside SciPy, PyTorch and JAX where
 they are installed. Inputs: normal logits of spread 1, 10 and 30, confident rows, two classes over a sweep of
-differences, equal logits, results that are subnormal, the largest numbers of the dtype, and the rows on which csoftmax
-is worst among millions by extended precision.
+differences, equal logits, results that are subnormal, the largest numbers of the dtype, the rows on which csoftmax is
+worst among millions by extended precision, and rows of up to 2**20 classes, which extended precision judges too.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from tqdm import tqdm
 import csoftmax
 
 mpmath.mp.prec = 200
+LONG = 4100  # classes, from which on rows are judged in extended precision: 200 bits would take minutes a row
 FUNCTIONS = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "gradient"]
 
 
@@ -32,7 +33,7 @@ def inputs(dtype, quick):
     """Name and row of logits; the target of a row is its largest class, but for the sweep of two classes."""
     rng = np.random.default_rng(0)
     many = 1 if quick else 6
-    for n_classes, rows in ((2, 60), (3, 40), (10, 40), (17, 30), (100, 12), (1000, 4), (5000, 1)):
+    for n_classes, rows in ((2, 60), (3, 40), (10, 40), (17, 30), (100, 12), (1000, 4), (4099, 1)):
         for spread in (1, 10, 30):
             for _ in range(rows * (many if n_classes <= 100 else 1)):
                 yield f"normal({spread})", rng.normal(0, spread, n_classes).astype(dtype)
@@ -72,6 +73,57 @@ def searched(dtype, quick):
             for got, want in (grad, p), (csoftmax.log_softmax(x), log_p):
                 ulps = np.abs(got - want) / np.spacing(np.abs(want).astype(dtype))
                 yield f"worst of normal({spread})", x[ulps.max(1).argmax()]
+
+
+def long_rows(dtype):
+    rng = np.random.default_rng(2)
+    for n_classes in (4_100, 2**14, 2**18, 2**20):
+        for spread in (1, 10, 30):
+            yield f"normal({spread})", rng.normal(0, spread, n_classes).astype(dtype)
+        row = rng.normal(0, 1, n_classes)
+        row[rng.integers(n_classes)] += rng.uniform(15, 40)
+        yield "confident", row.astype(dtype)
+        yield "equal", np.full(n_classes, 0.1, dtype)
+        yield "rising", np.linspace(-30, 30, n_classes).astype(dtype)
+
+
+def extended(row):
+    """All results of a row in extended precision, NumPy's sums in pairs: right to 0.01 units of a float64."""
+    x = row.astype(np.longdouble)
+    target = int(np.argmax(row))
+    e = np.exp(x - x[target])
+    e[target] = 0
+    others = e.sum()
+    e[target] = 1
+    p = e / (1 + others)
+    log_sum = np.log1p(others)
+    gradient = p.copy()
+    gradient[target] = -others / (1 + others)
+    return {
+        "softmax": p,
+        "log_softmax": x - x[target] - log_sum,
+        "logsumexp": x[target] + log_sum,
+        "cross_entropy": log_sum,
+        "gradient": gradient,
+    }
+
+
+def extended_distance(got, want, dtype, scale=0):
+    size = np.maximum(np.abs(want), scale).astype(dtype)
+    distances = np.abs(np.ravel(got) - want) / np.spacing(size)
+    return float(distances.max()) if np.isfinite(distances).all() else np.inf
+
+
+def check_extended():
+    """Extended precision must be as good as it claims to be, by the same row at 200 bits."""
+    row = np.random.default_rng(3).normal(0, 10, 3000)
+    want = exact(row)
+    for function, values in extended(row).items():
+        for value, right in zip(np.ravel(values), want[function], strict=True):
+            high = float(value)
+            exactly = mpmath.mpf(high) + mpmath.mpf(float(value - high))
+            if abs(exactly - right) > 0.01 * unit(right, "float64"):
+                raise ArithmeticError(f"longdouble is too narrow to judge {function} by")
 
 
 def exact(row):
@@ -190,6 +242,10 @@ def libraries():
         pass
 
 
+def _written(row):
+    return [float(v).hex() for v in row] if len(row) <= 100 else f"{len(row)} classes"
+
+
 def measure(quick):
     """(library, function, dtype) to the worst distance, and to the row where it was found."""
     worst, found = {}, {}
@@ -198,21 +254,25 @@ def measure(quick):
         for dtype in ("float32", "float64")
         for name, row in itertools.chain(inputs(dtype, quick), searched(dtype, quick))
     ]
+    rows += [(dtype, *each) for dtype in ("float32", "float64") for each in long_rows(dtype)]
+    check_extended()
     contestants = list(libraries())
     for dtype, kind, row in tqdm(rows, file=sys.stderr, mininterval=1):
-        want = exact(row)
+        is_long = len(row) >= LONG
+        reference, compare = (extended, extended_distance) if is_long else (exact, distance)
+        want = reference(row)
         for library, work in contestants:
-            if library == "JAX" and len(row) not in (2, 10, 100, 1000):
+            if library == "JAX" and len(row) not in (2, 10, 100, 1000, 2**18, 2**20):
                 continue  # compiles anew for each size
             with np.errstate(all="ignore"):
                 results = work(row)
             for function, got in results.items():
                 # logsumexp: of the maximum, where it and the logarithm of the sum nearly cancel
-                scale = abs(mpmath.mpf(float(row.max()))) if function == "logsumexp" else 0
-                d = distance(got, want[function], dtype, scale)
+                scale = abs(float(row.max())) if function == "logsumexp" else 0
+                d = compare(got, want[function], dtype, scale)
                 key = f"{library}|{function}|{dtype}"
                 if d > worst.get(key, -1):
-                    worst[key], found[key] = d, (kind, [float(v).hex() for v in row])
+                    worst[key], found[key] = d, (kind, _written(row))
     return worst, found
 
 
@@ -248,8 +308,13 @@ def main():
             library, function, dtype = key.split("|")
             column = f"csoftmax {isa}" if library == "csoftmax" else library
             tables.setdefault((function, dtype), {})[column] = distance_found
-            if library == "csoftmax" and len(found[key][1]) <= 100:
-                cases.append((function, dtype, *found[key]))
+            if library == "csoftmax":
+                print(
+                    f"{isa} {function} {dtype}: {distance_found:.2f} on {found[key][0]}",
+                    file=sys.stderr,
+                )
+                if isinstance(found[key][1], list):
+                    cases.append((function, dtype, *found[key]))
     columns = list(dict.fromkeys(column for row in tables.values() for column in row))
     lines = ["| function | dtype |" + "".join(f" {c} |" for c in columns)]
     lines += ["|---|---|" + "---|" * len(columns)]
