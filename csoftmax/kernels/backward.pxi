@@ -10,6 +10,14 @@
 #
 # for any r, and r = g_k keeps them. So it is taken where what they lack is no more than their rounding; else r = 0.
 
+from cython cimport floating
+from libc.math cimport fabs, INFINITY
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from csoftmax.kernels.table cimport CHUNK, Layout, padded, ROWS, Task
+from csoftmax.kernels.tile cimport Part, Rooms
+
 cdef enum:
     BLOCK = 256             # classes that are added to one sum of a lane, so that errors do not pile up
 

@@ -5,13 +5,20 @@ from cython cimport floating
 from libc.math cimport INFINITY, NAN, fabs, floor, isinf, isnan, ldexp
 from libc.string cimport memcpy, memset
 
+from csoftmax.kernels.table cimport Kernels
+
 include "exp.pxi"
 include "lanes.pxi"
 include "numbers.pxi"
 include "rows.pxi"
 include "columns.pxi"
-include "tile.pxi"
+include "load.pxi"
+include "store.pxi"
+include "masses.pxi"
+include "finish.pxi"
+include "write.pxi"
 include "backward.pxi"
+include "tile.pxi"
 include "single.pxi"
 
 cdef Kernels table

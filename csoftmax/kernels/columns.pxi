@@ -1,13 +1,7 @@
 # Tiles whose rows are lanes: a class axis that is not the last one, and rows of few classes, transposed.
 # The order of every sum is that of rows.pxi, so that the answer does not depend on the layout.
 
-cdef enum:
-    PHASE_ROWS = 64         # of a tile whose numbers of rows lie on the stack at a time
-
-
-cdef struct Fetched:            # a tile elsewhere, brought into the cache meanwhile: the next one, or this one's output
-    const char *start           # NULL: nothing
-    Py_ssize_t row_step, class_step     # in bytes
+from csoftmax.kernels.tile cimport Fetched, PHASE_ROWS
 
 
 cdef inline void fetch_lanes(const Fetched *a, Py_ssize_t row, Py_ssize_t n_classes, floating like) noexcept nogil:

@@ -2,6 +2,16 @@
 # chunk of numbers is on the stack, of which a caller may have little. Steps and order are those of rows.pxi, so that
 # the numbers are those of a tile, bit for bit.
 
+from cython cimport floating
+from libc.math cimport floor, INFINITY, isinf, isnan, NAN
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from csoftmax.kernels.table cimport (
+    CHUNK, GRADIENT, LOG_PROBABILITY, LOGSUMEXP, LOSS, NOTHING, Output, PROBABILITY, RowNumber, SHORT, State,
+)
+from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, Formula, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, TERMS, UNSCALE
+
 cdef enum:
     TERMS_AT_ONCE = 256     # of a chunk whose terms are not kept; a multiple of 64
 

@@ -1,0 +1,287 @@
+# Elements in: a part of a tile is read where it lies, or brought into scratch as the kernels want it. What two inputs
+# give together, sums of logits and masses of classes, is made on the way.
+
+from cython cimport floating
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from csoftmax.kernels.table cimport CHUNK, COLUMNS, Layout, ROWS, Task
+from csoftmax.kernels.tile cimport Part
+
+cdef extern from "lanes.h" nogil:
+    void prefetch(const void *)
+    enum:
+        TALL
+    void transpose_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
+    void transpose_f64(const double *start, Py_ssize_t stride, double *to, Py_ssize_t to_stride)
+    void transpose_tall_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
+    void transpose_wide_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
+
+
+cdef void row_offsets(const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t *offsets) noexcept nogil:
+    """Offsets in bytes of the first classes of rows first_row, first_row + 1, ... in C order of the row dimensions."""
+    cdef Py_ssize_t[64] index
+    cdef Py_ssize_t offset = 0, row, rest = first_row
+    cdef int d = a.n_dims - 1
+    while d >= 0:
+        index[d] = rest % a.shape[d]
+        rest = rest // a.shape[d]
+        offset += index[d] * a.strides[d]
+        d -= 1
+    for row in range(n_rows):
+        offsets[row] = offset
+        d = a.n_dims - 1
+        while d >= 0:
+            index[d] += 1
+            offset += a.strides[d]
+            if index[d] < a.shape[d]:
+                break
+            offset -= index[d] * a.strides[d]
+            index[d] = 0
+            d -= 1
+
+
+cdef inline void transpose_blocks(
+    const floating *start, Py_ssize_t n, Py_ssize_t m, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
+    int tall, int wide,         # constants: the sides of a block, in those of a square one
+) noexcept nogil:
+    """In blocks that fit in; where their size does not divide a side, the last block overlaps the one before."""
+    cdef Py_ssize_t size = 32 // sizeof(floating)
+    cdef Py_ssize_t i = 0, j, i0, j0
+    cdef const floating *block
+    cdef floating *place
+    while i < n:
+        i0 = i if i < n - tall * size else n - tall * size
+        j = 0
+        while j < m:
+            j0 = j if j < m - wide * size else m - wide * size
+            block = start + i0 * stride + j0
+            place = to + j0 * to_stride + i0
+            if floating is float:
+                if tall > wide:
+                    transpose_tall_f32(block, stride, place, to_stride)
+                elif wide > tall:
+                    transpose_wide_f32(block, stride, place, to_stride)
+                else:
+                    transpose_f32(block, stride, place, to_stride)
+            else:
+                transpose_f64(block, stride, place, to_stride)
+            j += wide * size
+        i += tall * size
+
+
+cdef inline void transpose_short(
+    const floating *start, Py_ssize_t n, Py_ssize_t m, Py_ssize_t stride, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    """(n, m) to (m, n), element by element; with m and a stride that are constants the compiler shuffles."""
+    cdef Py_ssize_t i, j
+    for j in range(m):
+        for i in range(n):
+            to[j * to_stride + i] = start[i * stride + j]
+
+
+cdef void transpose(
+    const floating *start,      # IN   (n, m)
+    Py_ssize_t n,
+    Py_ssize_t m,
+    Py_ssize_t stride,
+    floating *to,               # OUT  (m, n)
+    Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef Py_ssize_t size = 32 // sizeof(floating)
+    if floating is float and n >= TALL * size and m >= size:
+        transpose_blocks(start, n, m, stride, to, to_stride, TALL, 1)
+    elif floating is float and n >= size and m >= TALL * size:
+        transpose_blocks(start, n, m, stride, to, to_stride, 1, TALL)
+    elif n >= size and m >= size:
+        transpose_blocks(start, n, m, stride, to, to_stride, 1, 1)
+    elif m == 2 and stride == 2:
+        transpose_short(start, n, 2, 2, to, to_stride)
+    elif m == 3 and stride == 3:
+        transpose_short(start, n, 3, 3, to, to_stride)
+    elif m == 4 and stride == 4:
+        transpose_short(start, n, 4, 4, to, to_stride)
+    elif n == 2 and to_stride == 2:
+        transpose_short(start, 2, m, stride, to, 2)
+    elif n == 3 and to_stride == 3:
+        transpose_short(start, 3, m, stride, to, 3)
+    elif n == 4 and to_stride == 4:
+        transpose_short(start, 4, m, stride, to, 4)
+    else:
+        transpose_short(start, n, m, stride, to, to_stride)
+
+
+cdef inline bint has_close_rows(const Layout *a) noexcept nogil:
+    """Whether neighbouring rows are nearer to each other in memory than neighbouring classes."""
+    cdef Py_ssize_t stride = a.strides[a.n_dims - 1] if a.n_dims else 0
+    return 0 < (stride if stride > 0 else -stride) < (a.class_stride if a.class_stride > 0 else -a.class_stride)
+
+
+cdef void gather(
+    const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
+    floating *to, Py_ssize_t row_step, Py_ssize_t class_step,
+) noexcept nogil:
+    """Copy any tile of any layout, also one whose elements are not aligned."""
+    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t row, j
+    cdef const char *start = a.data + first_class * a.class_stride
+    row_offsets(a, first_row, n_rows, offsets)
+    if a.class_stride == sizeof(floating) and class_step == 1:
+        for row in range(n_rows):
+            memcpy(to + row * row_step, start + offsets[row], n_classes * sizeof(floating))
+    elif class_step == 1 and not has_close_rows(a):
+        for row in range(n_rows):
+            for j in range(n_classes):
+                memcpy(to + row * row_step + j, start + offsets[row] + j * a.class_stride, sizeof(floating))
+    else:
+        for j in range(n_classes):
+            for row in range(n_rows):
+                memcpy(to + row * row_step + j * class_step, start + offsets[row] + j * a.class_stride,
+                       sizeof(floating))
+
+
+cdef enum:
+    COPIED_AHEAD = 24           # classes: as many as the few sets hold into which colliding ones fall
+
+
+cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk) noexcept nogil:
+    cdef Part part
+    memset(&part, 0, sizeof(Part))
+    part.orientation = ROWS if n_rows <= task.tail_rows else task.orientation
+    part.first_row = first_row
+    part.n_rows = n_rows
+    part.width = n_rows if part.orientation == ROWS else (n_rows + 15) // 16 * 16
+    part.first_class = chunk * CHUNK
+    part.n_classes = task.n_classes - part.first_class
+    if part.n_classes > CHUNK:
+        part.n_classes = CHUNK
+    part.term_stride = (part.n_classes + 63) // 64 * 64 if part.orientation == ROWS else part.width
+    return part
+
+
+cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept nogil:
+    """The target. It was checked, but another thread may have changed it since: never outside the row."""
+    return target if 0 <= target < n_classes else 0
+
+
+cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
+    return task.target != NULL and task.has_ignore_index and task.target[row] == task.ignore_index
+
+
+cdef const floating *take(
+    const Task *task, const Layout *source, Part *part, floating *room, bint is_there, Py_ssize_t *stride,
+) noexcept nogil:
+    """The part's elements of x or other: where they lie if the kernels can read them there, else brought into room.
+
+    is_there: room still holds them.
+    stride is that of rows (ROWS) or of classes (COLUMNS); columns from n_rows up to width hold zeros.
+    """
+    cdef Py_ssize_t offset, j, row
+    cdef Py_ssize_t item = sizeof(floating)
+    cdef Py_ssize_t row_stride = source.strides[0] // item if source.n_dims else task.n_classes
+    cdef const floating *x
+    row_offsets(source, part.first_row, 1, &offset)
+    if part.orientation == ROWS:
+        if source.rows:
+            stride[0] = row_stride
+            return <const floating *>(source.data + offset) + part.first_class
+        stride[0] = part.n_classes
+        if not is_there:
+            gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
+        return room
+    if source.columns:
+        x = <const floating *>(source.data + offset + part.first_class * source.class_stride)
+        if part.n_rows == part.width and not source.collides:
+            stride[0] = source.class_stride // item
+            part.ahead.start = <const char *>(x + part.width)
+            part.ahead.row_step = item
+            part.ahead.class_step = source.class_stride
+            return x
+    stride[0] = part.width
+    if is_there:
+        return room
+    if source.columns:          # where lines collide, what is fetched for the next tile would be lost before it comes
+        for j in range(part.n_classes):
+            for row in range(0, part.n_rows * item, 64):
+                prefetch(<const char *>x + (j + COPIED_AHEAD) * source.class_stride + row)
+            memcpy(room + j * part.width, <const char *>x + j * source.class_stride, part.n_rows * item)
+    elif source.rows:
+        x = <const floating *>(source.data + offset) + part.first_class
+        transpose(x, part.n_rows, part.n_classes, row_stride, room, part.width)
+        part.ahead.start = <const char *>(x + part.n_rows * row_stride)
+        part.ahead.row_step = row_stride * item
+        part.ahead.class_step = 16 * item
+    else:
+        gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, 1, part.width)
+    for j in range(part.n_classes):
+        for row in range(part.n_rows, part.width):
+            room[j * part.width + row] = 0
+    return room
+
+
+cdef const floating *take_logits(
+    const Task *task, Part *part, floating *room, floating *added_room, bint is_there, Py_ssize_t *stride,
+) noexcept nogil:
+    """take() of x, with `other` added if there is something to add."""
+    cdef Py_ssize_t n, m, i, j, added_stride = 0
+    cdef const floating *x = take(task, &task.x, part, room, is_there, stride)
+    cdef const floating *added
+    cdef floating *to
+    if not task.has_added:
+        return x
+    n, m = part.n_rows, part.n_classes
+    if part.orientation == COLUMNS:
+        n, m = m, part.width
+    if is_there:
+        stride[0] = m
+        return room
+    added = take(task, &task.other, part, added_room, False, &added_stride)
+    for i in range(n):
+        to = room + i * m
+        for j in range(m):
+            # A weight of zero, whose logarithm is -inf, takes out also what is infinite or NaN.
+            to[j] = -<floating>INFINITY if added[i * added_stride + j] == -INFINITY else (
+                x[i * stride[0] + j] + added[i * added_stride + j])
+    stride[0] = m
+    return room
+
+
+cdef inline bint has_masses(const Task *task) noexcept nogil:
+    return task.mass != NULL or task.has_probabilities
+
+
+cdef const floating *take_mass(
+    const Task *task, Part *part, floating *room, floating *raw_room, bint is_there, Py_ssize_t *stride,
+    int *row_step,
+) noexcept nogil:
+    """The masses of a part, as rows (stride 0 if all have one) or with rows as lanes (row_step 0 if all have one)."""
+    cdef Py_ssize_t n, m, i, j, raw_stride = 0
+    cdef const floating *raw
+    cdef const double *weight = task.weight + part.first_class if task.weight != NULL else NULL
+    cdef double kept = task.kept, smooth = task.smooth
+    if not task.has_probabilities:
+        row_step[0] = 0
+        stride[0] = 0 if part.orientation == ROWS else 1
+        return <const floating *>task.mass + part.first_class
+    row_step[0] = 1
+    if kept == 1 and smooth == 0 and weight == NULL:
+        return take(task, &task.other, part, room, is_there, stride)
+    n, m = part.n_rows, part.n_classes
+    if part.orientation == COLUMNS:
+        n, m = m, part.width
+    stride[0] = m
+    if is_there:
+        return room
+    raw = take(task, &task.other, part, raw_room, False, &raw_stride)
+    for i in range(n):
+        if weight == NULL:
+            for j in range(m):
+                room[i * m + j] = <floating>mul_add(kept, raw[i * raw_stride + j], smooth)
+        elif part.orientation == ROWS:
+            for j in range(m):
+                room[i * m + j] = <floating>(weight[j] * mul_add(kept, raw[i * raw_stride + j], smooth))
+        else:
+            for j in range(m):
+                room[i * m + j] = <floating>(weight[i] * mul_add(kept, raw[i * raw_stride + j], smooth))
+    return room

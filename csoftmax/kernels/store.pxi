@@ -1,0 +1,132 @@
+# Elements out: values are written where they belong at once, or brought there from scratch, past the cache if the
+# output is large; and what is left of a gradient's scale multiplies them there.
+
+from cython cimport floating
+from libc.math cimport ldexp
+from libc.string cimport memcpy
+
+from csoftmax.kernels.table cimport Layout, ROWS, Task
+from csoftmax.kernels.tile cimport Part
+
+cdef extern from "lanes.h" nogil:
+    void stream_bytes(char *out, const char *start, size_t size)
+    void prefetch(const void *)
+
+
+cdef void scatter(
+    const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
+    const floating *start, Py_ssize_t row_step, Py_ssize_t class_step,
+) noexcept nogil:
+    """The way back of gather."""
+    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t row, j
+    cdef char *to = a.data + first_class * a.class_stride
+    row_offsets(a, first_row, n_rows, offsets)
+    if a.class_stride == sizeof(floating) and class_step == 1:
+        for row in range(n_rows):
+            memcpy(to + offsets[row], start + row * row_step, n_classes * sizeof(floating))
+    elif class_step == 1 and not has_close_rows(a):
+        for row in range(n_rows):
+            for j in range(n_classes):
+                memcpy(to + offsets[row] + j * a.class_stride, start + row * row_step + j, sizeof(floating))
+    else:
+        for j in range(n_classes):
+            for row in range(n_rows):
+                memcpy(to + offsets[row] + j * a.class_stride, start + row * row_step + j * class_step,
+                       sizeof(floating))
+
+
+cdef inline void put_block(void *to, const void *start, size_t size, bint stream) noexcept nogil:
+    if stream:
+        stream_bytes(<char *>to, <const char *>start, size)
+    else:
+        memcpy(to, start, size)
+
+
+cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept nogil:
+    """Where the part's output lies, if it is to be fetched while the part is measured: then writing need not wait. Of
+    one that goes past the cache come the lines at the ends, which it shares with its neighbours."""
+    cdef Py_ssize_t offset
+    if not task.fetch_output or not task.out.rows and part.orientation == ROWS:
+        return
+    row_offsets(&task.out, part.first_row, 1, &offset)
+    if task.stream:
+        prefetch(task.out.data + offset)
+        prefetch(task.out.data + offset + part.n_rows * task.n_classes * item - 1)
+        return
+    part.output.start = task.out.data + offset
+    part.output.row_step = item if task.out.columns else task.n_classes * item
+    part.output.class_step = task.out.class_stride if task.out.columns else 16 * item
+
+
+cdef floating *destination(const Task *task, const Part *part, floating *values, Py_ssize_t *stride) noexcept nogil:
+    """Where values are written as they come: the output itself if they may lie there at once, else `values`."""
+    cdef Py_ssize_t offset
+    cdef bint at_once = task.out.rows if part.orientation == ROWS else task.out.columns
+    if task.stream or part.n_rows != part.width or not at_once:
+        stride[0] = part.n_classes if part.orientation == ROWS else part.width
+        return values
+    stride[0] = task.n_classes if part.orientation == ROWS else task.out.class_stride // <Py_ssize_t>sizeof(floating)
+    row_offsets(&task.out, part.first_row, 1, &offset)
+    return <floating *>(task.out.data + offset + part.first_class * task.out.class_stride)
+
+
+cdef void put(const Task *task, const Part *part, const floating *values, floating *room) noexcept nogil:
+    """Bring values to the output; room is free."""
+    cdef Py_ssize_t offset, j
+    cdef Py_ssize_t item = sizeof(floating)
+    cdef Py_ssize_t size = part.n_rows * part.n_classes * item
+    cdef char *to
+    row_offsets(&task.out, part.first_row, 1, &offset)
+    to = task.out.data + offset + part.first_class * task.out.class_stride
+    if part.orientation == ROWS and task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes):
+        put_block(to, values, size, task.stream)
+    elif part.orientation == ROWS:
+        scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
+    elif task.out.columns:
+        for j in range(part.n_classes):
+            put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.stream)
+    elif task.out.rows and part.n_classes == task.n_classes:
+        if task.stream:
+            transpose(values, part.n_classes, part.n_rows, part.width, room, part.n_classes)
+            put_block(to, room, size, True)
+        else:
+            transpose(values, part.n_classes, part.n_rows, part.width, <floating *>to, part.n_classes)
+    else:
+        scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, 1, part.width)
+
+
+cdef inline void multiply_classes(
+    floating *out, Py_ssize_t n_classes, Py_ssize_t class_stride, double factor, int exponent,
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef floating value
+    for j in range(n_classes):
+        memcpy(&value, <char *>out + j * class_stride, sizeof(floating))
+        value = <floating>(ldexp(value, exponent) * factor)
+        memcpy(<char *>out + j * class_stride, &value, sizeof(floating))
+
+
+cdef inline bint weighs_nothing(const Task *task, Py_ssize_t row) noexcept nogil:
+    """Whether the row's gradient is 0 whatever multiplies it."""
+    return is_ignored(task, row) or task.grad_weight != NULL and task.grad_weight[row] == 0 or (
+        task.target != NULL and task.mass == NULL and task.weight != NULL
+        and task.weight[place_of(task.target[row], task.n_classes)] == 0)
+
+
+cdef inline void multiply_rows(
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, floating like,
+) noexcept nogil:
+    """At most MAX_TILE_ROWS."""
+    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t row
+    cdef double factor
+    cdef int exponent
+    row_offsets(&task.out, first_row, n_rows, offsets)
+    for row in range(n_rows):
+        if weighs_nothing(task, first_row + row):
+            continue
+        factor = task.scale_factor * (1 if task.row_factor == NULL else task.row_factor[first_row + row])
+        exponent = task.scale_exponent + (0 if task.row_exponent == NULL else task.row_exponent[first_row + row])
+        multiply_classes(<floating *>(task.out.data + offsets[row]), task.n_classes, task.out.class_stride, factor,
+                         exponent)

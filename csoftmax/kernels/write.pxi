@@ -1,0 +1,264 @@
+# The values of classes: probabilities, log-probabilities and gradients, from terms that were kept or from logits.
+
+from cython cimport floating
+from libc.math cimport isinf, isnan, NAN
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from csoftmax.kernels.table cimport GRADIENT, LOG_PROBABILITY, Orientation, padded, ROWS, Task
+from csoftmax.kernels.tile cimport (
+    Board, DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, Formula, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, Part,
+    Rooms, TERMS, UNSCALE,
+)
+
+
+cdef inline floating divided_log(
+    floating x, floating maximum, floating minus_log, const floating *divide,
+) noexcept nogil:
+    """(x - maximum) / T - log."""
+    cdef floating high, low
+    divided(x, maximum, divide, &high, &low)
+    return high + (low + minus_log)
+
+
+cdef inline void write_group(
+    Formula formula, const floating *source, const floating *numbers, Py_ssize_t step, const floating *divide,
+    floating *to,
+) noexcept nogil:
+    """Sixteen values; number k of lane l is numbers[k * step + l]."""
+    cdef floating[16] value     # read before anything is written: to may be source
+    cdef int l
+    for l in range(16):
+        if formula == LOGS:
+            value[l] = (source[l] - numbers[FACTOR * step + l]) + numbers[FACTOR_LOW * step + l]
+        elif formula == DIVIDED_LOGS:
+            value[l] = divided_log(source[l], numbers[FACTOR * step + l], numbers[FACTOR_LOW * step + l], divide)
+        else:
+            value[l] = source[l]
+            if formula != TERMS:
+                value[l] = term(value[l], numbers[ORIGIN * step + l], numbers[LEAST * step + l],
+                                numbers[MAGIC * step + l], DIVIDED if formula == DIVIDED_LOGITS else NEAR,
+                                divide) * numbers[UNSCALE * step + l]
+            value[l] = mul_add(value[l], numbers[FACTOR * step + l], value[l] * numbers[FACTOR_LOW * step + l])
+    copy_lanes(<const floating *>&value[0], to)
+
+
+cdef inline void write_row(
+    Formula formula, const floating *source, Py_ssize_t n_classes,
+    const floating *lanes,      # IN   (N_NUMBERS, 16), each number sixteen times
+    const floating *divide,
+    floating *to,
+) noexcept nogil:
+    """A last group of fewer than 16 overlaps the one before: its values first, written last."""
+    cdef floating[16] last
+    cdef Py_ssize_t j = 0
+    cdef int l
+    if n_classes < 16:
+        for l in range(16):
+            last[l] = source[l if l < n_classes else 0]
+        write_group(formula, <const floating *>&last[0], lanes, 16, divide, &last[0])
+        memcpy(to, last, n_classes * sizeof(floating))
+        return
+    write_group(formula, source + n_classes - 16, lanes, 16, divide, &last[0])
+    while j + 16 < n_classes:
+        write_group(formula, source + j, lanes, 16, divide, to + j)
+        j += 16
+    memcpy(to + n_classes - 16, last, sizeof(last))
+
+
+cdef inline void write_rows(
+    Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
+    const floating *numbers, Py_ssize_t step, const floating *divide, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef Py_ssize_t row
+    cdef int l, k
+    cdef floating[96] lanes     # (N_NUMBERS, 16)
+    for row in range(n_rows):
+        for k in range(6 if formula == LOGITS or formula == DIVIDED_LOGITS else 2):
+            for l in range(16):
+                lanes[16 * k + l] = numbers[step * k + row]
+        write_row(formula, source + row * stride, n_classes, <const floating *>&lanes[0], divide, to + row * to_stride)
+
+
+cdef inline void write_columns(
+    Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
+    const floating *numbers, Py_ssize_t step, const floating *divide, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef Py_ssize_t row, j
+    for j in range(n_classes):
+        row = 0
+        while row < width:
+            write_group(formula, source + j * stride + row, numbers + row, step, divide, to + j * to_stride + row)
+            row += 16
+
+
+cdef inline void write_values(
+    Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
+    Py_ssize_t n_classes, const floating *numbers, Py_ssize_t step, double temperature, floating *to,
+    Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef floating[5] divide     # (N_DIVIDE,)
+    if formula == DIVIDED_LOGITS or formula == DIVIDED_LOGS:
+        choose_divisor(temperature, &divide[0])
+    if orientation == ROWS:
+        write_rows(formula, source, stride, n_rows, n_classes, numbers, step, <const floating *>&divide[0], to,
+                   to_stride)
+    else:
+        write_columns(formula, source, stride, n_rows, n_classes, numbers, step, <const floating *>&divide[0], to,
+                      to_stride)
+
+
+cdef void take_off_masses(
+    const Part *part, const floating *mass, Py_ssize_t stride, int row_step, const double *scale, floating *to,
+    Py_ssize_t to_stride,
+) noexcept nogil:
+    """The second part of a gradient. A pass of its own: as an option of the formulas it would double their loops."""
+    cdef Py_ssize_t row, j
+    cdef floating[256] of_row
+    cdef const floating *p
+    cdef floating *q
+    for row in range(part.width):
+        of_row[row] = <floating>-scale[row]
+    if part.orientation == ROWS:
+        for row in range(part.n_rows):
+            p = mass + row * stride
+            q = to + row * to_stride
+            for j in range(part.n_classes):
+                q[j] = mul_add(p[j], of_row[row], q[j])
+        return
+    for j in range(part.n_classes):
+        p = mass + j * stride
+        q = to + j * to_stride
+        if row_step:
+            for row in range(part.width):
+                q[row] = mul_add(p[row], of_row[row], q[row])
+        else:
+            for row in range(part.width):
+                q[row] = mul_add(p[0], of_row[row], q[row])
+
+
+cdef void mend(
+    const Task *task, const Part *part, const Board *board, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    """What the formulas do not give: a gradient's target entry, rows that are NaN, rows that are ignored."""
+    cdef Py_ssize_t row, j, target
+    cdef Py_ssize_t row_step = to_stride if part.orientation == ROWS else 1
+    cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else to_stride
+    cdef const int64_t *targets
+    cdef const floating *at_target = <const floating *>board.b
+    cdef floating blank
+    cdef int found = board.special[0]
+    if task.output == GRADIENT and task.target != NULL:
+        targets = task.target + part.first_row
+        if task.n_chunks == 1:
+            for row in range(part.n_rows):
+                to[row * row_step + place_of(targets[row], task.n_classes) * class_step] = at_target[row]
+        else:
+            for row in range(part.n_rows):
+                target = place_of(targets[row], task.n_classes) - part.first_class
+                if 0 <= target < part.n_classes:
+                    to[row * row_step + target * class_step] = at_target[row]
+        if task.has_ignore_index:
+            for row in range(part.n_rows):
+                found |= targets[row] == task.ignore_index
+    if not found:
+        return
+    for row in range(part.n_rows):
+        if is_ignored(task, part.first_row + row):
+            blank = 0
+        elif isinf((<floating *>board.maximum)[row]) or isnan(board.ties[row]):
+            blank = NAN
+        else:
+            continue
+        for j in range(part.n_classes):
+            to[row * row_step + j * class_step] = blank
+
+
+cdef bint choose_numbers(
+    const Task *task, const Board *board, const Part *part, Py_ssize_t chunk, floating *numbers, Py_ssize_t step,
+) noexcept nogil:
+    """Fill in the numbers of PROBABILITY and GRADIENT; whether they are those for terms that were kept.
+
+    Terms refer to the M of their chunk, the row's numbers to that of its maximum. Both are multiples of ln 2 if the
+    origins are equal, so that the factor between them is a power of two, and exact.
+    """
+    cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
+    cdef const floating *maximum = <const floating *>board.maximum
+    cdef floating origin, least, magic, chunk_origin, chunk_magic
+    cdef double[256] power
+    cdef double apart
+    cdef Reference kind = kind_of(task.n_classes, task.temperature)
+    cdef int fits = task.keep_terms and not board.special[0] and (task.n_chunks == 1 or kind == FAR)
+    cdef Py_ssize_t row
+    for row in range(part.width):
+        power[row] = 1
+    if task.n_chunks > 1 and fits:
+        for row in range(part.width):
+            refer(maximum[row], FAR, &origin, &least, &magic)
+            refer(chunk_maximum[row], FAR, &chunk_origin, &least, &chunk_magic)
+            apart = <double>chunk_magic - <double>magic     # n of the row - n of the chunk
+            fits &= (origin == chunk_origin) & (apart < 60)
+            power[row] = two_to_the(-(apart if apart < 60 else 60))
+    for row in range(part.width):
+        fits &= is_large(board.factor[row] * power[row], numbers[0]) | (board.factor[row] == 0)
+    if not fits:
+        for row in range(part.width):
+            power[row] = 1
+        for row in range(part.width):
+            refer(maximum[row], kind, &numbers[ORIGIN * step + row], &numbers[LEAST * step + row],
+                  &numbers[MAGIC * step + row])
+    for row in range(part.width):
+        split_factor(board.factor[row], board.factor_low[row], power[row], &numbers[FACTOR * step + row],
+                     &numbers[FACTOR_LOW * step + row], &numbers[UNSCALE * step + row])
+    return fits
+
+
+cdef void write_chunk(
+    const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
+    bint is_there,              # rooms still hold the chunk's logits and masses
+    floating *values,           # INOUT terms if task.keep_terms
+    const Rooms *rooms, floating like,
+) noexcept nogil:
+    cdef Part part = part_of(task, first_row, n_rows, chunk)
+    cdef floating *room = <floating *>rooms.logits
+    cdef floating *numbers = <floating *>rooms.numbers
+    cdef Py_ssize_t step = padded(part.width)
+    cdef const floating *x = NULL
+    cdef const floating *mass = NULL
+    cdef Py_ssize_t stride = 0, to_stride = 0, mass_stride = 0
+    cdef int row_step = 0
+    cdef floating *to
+    cdef double temperature = task.temperature
+    if task.output == LOG_PROBABILITY and task.x.rows and task.out.rows and part.n_classes >= 16:
+        is_there = is_there and part.orientation == ROWS
+        part.orientation = ROWS     # needs no exponentials: nothing to transpose
+        part.width = n_rows
+    to = destination(task, &part, values, &to_stride)
+    if task.output == LOG_PROBABILITY:
+        x = take_logits(task, &part, room, <floating *>rooms.spare, is_there, &stride)
+        memcpy(&numbers[FACTOR * step], board.a, part.width * sizeof(floating))
+        memcpy(&numbers[FACTOR_LOW * step], board.b, part.width * sizeof(floating))
+        if temperature == 1:        # a constant in either: the loops are other ones
+            write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>numbers, step,
+                         1, to, to_stride)
+        else:
+            write_values(DIVIDED_LOGS, part.orientation, x, stride, part.width, part.n_classes,
+                         <const floating *>numbers, step, temperature, to, to_stride)
+    elif choose_numbers(task, board, &part, chunk, numbers, step):
+        write_values(TERMS, part.orientation, <const floating *>values, part.term_stride, part.width, part.n_classes,
+                     <const floating *>numbers, step, 1, to, to_stride)
+    else:
+        x = take_logits(task, &part, room, <floating *>rooms.spare, is_there, &stride)
+        if temperature == 1:
+            write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>numbers,
+                         step, 1, to, to_stride)
+        else:
+            write_values(DIVIDED_LOGITS, part.orientation, x, stride, part.width, part.n_classes,
+                         <const floating *>numbers, step, temperature, to, to_stride)
+    if task.output == GRADIENT and has_masses(task):
+        mass = take_mass(task, &part, <floating *>rooms.mass, <floating *>rooms.spare, is_there, &mass_stride,
+                         &row_step)
+        take_off_masses(&part, mass, mass_stride, row_step, <const double *>board.scale, to, to_stride)
+    mend(task, &part, board, to, to_stride)
+    if to == values:
+        put(task, &part, values, room)
