@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import csoftmax
+
 OPERATIONS = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "cross_entropy_with_grad"]
 # On some shapes: class weights with LABEL_SMOOTHING, targets that are probabilities, one index per row.
 FURTHER_OPERATIONS = [
@@ -13,6 +15,7 @@ FURTHER_OPERATIONS = [
     "cross_entropy_probabilities_with_grad",
     "log_prob",
 ]
+BACKWARD = ["softmax_backward", "log_softmax_backward"]  # on all shapes
 LABEL_SMOOTHING = 0.1
 
 # (group, shape, axis)
@@ -20,6 +23,9 @@ SHAPES = [
     ("tiny call", (1, 10), 1),
     ("tiny call", (32, 10), 1),
     ("tiny call", (1, 1000), 1),
+    ("middle call", (5000, 5), 1),
+    ("middle call", (1000, 50), 1),
+    ("middle call", (500, 1000), 1),
     ("tiny rows", (1_000_000, 2), 1),
     ("tiny rows", (1_000_000, 3), 1),
     ("tiny rows", (1_000_000, 10), 1),
@@ -29,8 +35,10 @@ SHAPES = [
     ("middle rows", (65_536, 128), 1),
     ("middle rows", (8192, 1000), 1),
     ("middle rows", (16_384, 1000), 1),
+    ("middle rows", (4096, 4096), 1),
     ("vocabulary", (1024, 32_000), 1),
     ("vocabulary", (256, 128_256), 1),
+    ("few long rows", (7, 262_144), 1),
     ("one long row", (1, 4_000_000), 1),
     ("other axis", (8, 21, 256, 256), 1),
     ("other axis", (64, 1000, 7, 7), 1),
@@ -71,6 +79,10 @@ class Case:
         return "probabilities" in self.operation
 
     @property
+    def is_backward(self):
+        return self.operation in BACKWARD
+
+    @property
     def with_grad(self):
         return self.operation.endswith("with_grad")
 
@@ -81,18 +93,25 @@ class Case:
 
     @property
     def bytes(self):
-        """Of the logits, and of the targets where they are as large."""
+        """Of the logits, or of the gradient and the result that goes back; of the targets where they are as large."""
         size = int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-        return 2 * size if self.has_probabilities else size
+        return 2 * size if self.has_probabilities or self.is_backward else size
 
     @property
     def name(self):
         return f"{self.operation} {' x '.join(map(str, self.shape))} axis {self.axis} {self.dtype}"
 
     def arrays(self):
-        """Logits with a spread of 3; targets of the remaining shape, or probabilities; always the same."""
+        """Logits with a spread of 3; targets of the remaining shape, or probabilities; always the same.
+
+        On the way back, the output of the forward function and a gradient.
+        """
         rng = np.random.default_rng(0)
         logits = rng.standard_normal(self.shape, dtype=np.float32).astype(self.dtype) * 3
+        if self.is_backward:
+            forward = getattr(csoftmax, self.operation.removesuffix("_backward"))
+            grad = rng.standard_normal(self.shape, dtype=np.float32).astype(self.dtype)
+            return forward(logits, self.axis, out=logits), grad
         if self.has_probabilities:
             q = np.exp(rng.standard_normal(self.shape, dtype=np.float32)).astype(self.dtype)
             return logits, q / q.sum(self.axis, keepdims=True)
@@ -108,10 +127,10 @@ def cases(quick=False, only=""):
     """All cases, or those of the quick run; `only` is a part of group and name."""
     table = [
         Case(operation, group, shape, axis, dtype)
-        for operations in (OPERATIONS, FURTHER_OPERATIONS)
+        for operations in (OPERATIONS, FURTHER_OPERATIONS, BACKWARD)
         for group, shape, axis in SHAPES
         for dtype in ("float32", "float64")
-        if operations is OPERATIONS or shape in FURTHER_SHAPES[dtype]
+        if operations is not FURTHER_OPERATIONS or shape in FURTHER_SHAPES[dtype]
         for operation in operations
         if not quick or (shape in QUICK_SHAPES and dtype == "float32")
     ]

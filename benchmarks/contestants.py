@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from cases import LABEL_SMOOTHING, OPERATIONS
+from cases import BACKWARD, LABEL_SMOOTHING, OPERATIONS
 
 import csoftmax
 
-WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad")  # functions
+WRITES_ARRAY = ("softmax", "log_softmax", "cross_entropy_with_grad", *BACKWARD)  # functions
 
 
 def ours(case, logits, target, n_threads, out, axis=None):
@@ -27,6 +27,8 @@ def ours(case, logits, target, n_threads, out, axis=None):
         options |= {"weight": case.weight(), "label_smoothing": LABEL_SMOOTHING}
     if case.function.startswith(("cross_entropy", "log_prob")):
         return partial(function, logits, target, axis=axis, **options)
+    if case.is_backward:
+        return partial(function, target, logits, axis, **options)
     return partial(function, logits, axis, **options)
 
 
@@ -45,6 +47,13 @@ def mean_loss(xp, case, log_p, target, weight):
     return -loss.sum() / weight_of_row.sum()
 
 
+def backward_formula(xp, case, output, grad):
+    """The gradient with respect to the logits, in NumPy or jax.numpy."""
+    if case.operation == "softmax_backward":
+        return output * (grad - (output * grad).sum(case.axis, keepdims=True))
+    return grad - xp.exp(output) * grad.sum(case.axis, keepdims=True)
+
+
 def along(weight, case):
     """One number per class, so that it is broadcast along the classes of the logits."""
     return weight.reshape([-1 if i == case.axis else 1 for i in range(len(case.shape))])
@@ -55,6 +64,8 @@ def numpy_formula(case, logits, target, n_threads, out):
     axis, operation, weight = case.axis, case.operation, case.weight()
     rows = logits.size // case.n_classes
     index = None if case.has_probabilities else np.expand_dims(target, axis)
+    if case.is_backward:
+        return partial(backward_formula, np, case, logits, target)
 
     def formula():
         shifted = logits - logits.max(axis, keepdims=True)
@@ -97,7 +108,7 @@ def numpy_formula(case, logits, target, n_threads, out):
 def scipy(case, logits, target, n_threads, out):
     from scipy import special
 
-    if case.operation.startswith("cross_entropy"):
+    if case.operation.startswith("cross_entropy") or case.is_backward:
         return None
     if case.operation == "log_prob":
         index = np.expand_dims(target, case.axis)
@@ -129,6 +140,13 @@ def torch(case, logits, target, n_threads, out):
             loss().backward()
 
         return with_grad
+    if case.is_backward:
+        backward = getattr(torch.ops.aten, f"_{case.operation}_data")
+        arguments = y, x, axis, x.dtype
+        if out is None:
+            return partial(backward, *arguments)
+        name = "grad_input" if case.operation == "softmax_backward" else "out"
+        return partial(backward.out, *arguments, **{name: torch.from_numpy(out)})
     if case.operation == "log_prob":
         index = y.unsqueeze(axis)
         return lambda: torch.log_softmax(x, axis).gather(axis, index)
@@ -156,6 +174,14 @@ def jax(case, logits, target, n_threads, out):
     def cross_entropy(x, y):
         return mean_loss(jnp, case, jax.nn.log_softmax(x, axis), y, weight)
 
+    if (
+        case.is_backward
+    ):  # the pullback of a forward pass that was made before, as a training step has it
+        forward = getattr(jax.nn, case.operation.removesuffix("_backward"))
+        start = x if "log" in case.operation else jnp.log(x)
+        _, pullback = jax.vjp(partial(forward, axis=axis), start)
+        work = jax.jit(lambda pullback, grad: pullback(grad))
+        return lambda: work(pullback, y)[0].block_until_ready()
     if case.with_grad:
         work = jax.jit(jax.value_and_grad(cross_entropy))
         return lambda: work(x, y)[1].block_until_ready()
@@ -263,7 +289,7 @@ PEERS = {
     "SciPy": scipy,
     "NumPy": numpy_formula,
 }
-HAS_OUT = {"PyTorch", "ONNX Runtime"}  # for softmax and log_softmax
+HAS_OUT = {"PyTorch", "ONNX Runtime"}  # for softmax and log_softmax, and the way back
 
 
 def contestants(case, n_threads, peers=PEERS):
@@ -277,6 +303,9 @@ def contestants(case, n_threads, peers=PEERS):
         table["csoftmax plain"] = ours(plain, logits, target, None, out)
     if case.function in WRITES_ARRAY:
         table["csoftmax fresh"] = ours(case, logits, target, None, None)
+    if case.operation == "logsumexp":
+        result = np.empty_like(csoftmax.logsumexp(logits, case.axis))
+        table["csoftmax out"] = partial(ours(case, logits, target, None, None), out=result)
     if case.group == "one long row":
         table["csoftmax one thread"] = ours(case, logits, target, 1, out)
     if case.group == "other axis" and case.operation in OPERATIONS:  # the same rows, contiguous
@@ -286,6 +315,6 @@ def contestants(case, n_threads, peers=PEERS):
         if name not in peers:
             continue
         table[name] = make(case, logits, target, n_threads, out)
-        if name in HAS_OUT and case.operation in ("softmax", "log_softmax"):
+        if name in HAS_OUT and case.operation in ("softmax", "log_softmax", *BACKWARD):
             table[name + " fresh"] = make(case, logits, target, n_threads, None)
     return {name: work for name, work in table.items() if work is not None}
