@@ -15,6 +15,9 @@ from libc.math cimport fabs, INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
+from csoftmax.kernels.exp cimport FAR, long_rest, mul_add, power_f64, reduce, refer, term, two_to_the, unit
+from csoftmax.kernels.fetch cimport fetch_row
+from csoftmax.kernels.lanes cimport copy_lanes, load_lanes, max_of_group, store_lanes
 from csoftmax.kernels.table cimport CHUNK, Layout, padded, ROWS, Task
 from csoftmax.kernels.tile cimport Part, Rooms
 
@@ -76,12 +79,6 @@ cdef inline double value_at_top(double y_top, double g_top, double others) noexc
     scale = power_f64(k) * (1 / unit(r))
     r = mul_add(long_rest(r) * r, r, r)
     return -g_top * mul_add(r, scale, scale - 1) - mul_add(r, scale, scale) * others
-
-
-cdef inline void fetch_row(const char *start, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(0, size, 64):
-        prefetch(start + i)
 
 
 cdef inline void top_of_row(

@@ -1,15 +1,9 @@
 # One build: all kernels, compiled with the flags of the module that includes this.
 
 from cpython.pycapsule cimport PyCapsule_New
-from cython cimport floating
-from libc.math cimport INFINITY, NAN, fabs, floor, isinf, isnan, ldexp
-from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.table cimport Kernels
 
-include "exp.pxi"
-include "lanes.pxi"
-include "numbers.pxi"
 include "rows.pxi"
 include "columns.pxi"
 include "load.pxi"

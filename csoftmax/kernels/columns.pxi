@@ -1,7 +1,17 @@
 # Tiles whose rows are lanes: a class axis that is not the last one, and rows of few classes, transposed.
 # The order of every sum is that of rows.pxi, so that the answer does not depend on the layout.
 
-from csoftmax.kernels.tile cimport Fetched, PHASE_ROWS
+from cython cimport floating
+from libc.string cimport memcpy, memset
+
+from csoftmax.kernels.exp cimport (
+    DIVIDED, FAR, long_rest, mul_add, NEAR, raised, reduce, refer, Reference, short_rest, term, unit,
+)
+from csoftmax.kernels.fetch cimport fetch_block
+from csoftmax.kernels.lanes cimport (
+    add_exactly, add_to_totals, below, copy_lanes, cost_of_four, exact_sum, max_of_four_groups, max_of_group, ties_of,
+)
+from csoftmax.kernels.tile cimport Fetched
 
 
 cdef inline void fetch_lanes(const Fetched *a, Py_ssize_t row, Py_ssize_t n_classes, floating like) noexcept nogil:

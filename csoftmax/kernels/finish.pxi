@@ -4,9 +4,13 @@ from cython cimport floating
 from libc.math cimport fabs, INFINITY, isinf, isnan, NAN
 from libc.string cimport memcpy, memset
 
+from csoftmax.kernels.exp cimport choose_divisor, DIVIDED, FAR, log1p_parts, NEAR, Reference, unit
+from csoftmax.kernels.numbers cimport (
+    add_logarithm, all_but, away_from, half_difference, kind_of, loss_of, merge, others_of, quotient_parts, share,
+    term_at, top_term,
+)
 from csoftmax.kernels.table cimport GRADIENT, LOG_PROBABILITY, PROBABILITY, State, Task
 from csoftmax.kernels.tile cimport Board, Masses, PHASE_ROWS
-
 
 cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n_rows) noexcept nogil:
     """Whether there is a row whose result is not finite: its maximum is infinite, or it holds a NaN."""

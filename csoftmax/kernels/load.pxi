@@ -6,11 +6,12 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
+from csoftmax.kernels.exp cimport mul_add
+from csoftmax.kernels.fetch cimport prefetch
 from csoftmax.kernels.table cimport CHUNK, COLUMNS, Layout, ROWS, Task
 from csoftmax.kernels.tile cimport Part
 
-cdef extern from "lanes.h" nogil:
-    void prefetch(const void *)
+cdef extern from "transpose.h" nogil:
     enum:
         TALL
     void transpose_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)

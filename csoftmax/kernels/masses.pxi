@@ -3,6 +3,8 @@
 from cython cimport floating
 from libc.math cimport fabs, INFINITY
 
+from csoftmax.kernels.lanes cimport exact_sum
+from csoftmax.kernels.numbers cimport half_difference
 from csoftmax.kernels.table cimport ALWAYS_LANES, ROWS, Task
 from csoftmax.kernels.tile cimport Board, Masses, Part
 

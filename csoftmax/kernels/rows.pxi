@@ -6,6 +6,15 @@
 # it keeps what rounding takes, from 5 classes on. In the end neighbours are added, then neighbours of those, and so on.
 # (All terms, the maximum's too, may be added in any order: from that sum a whole number is found.)
 
+from cython cimport floating
+from libc.string cimport memcpy
+
+from csoftmax.kernels.exp cimport DIVIDED, FAR, mul_add, refer, Reference, term, terms_of_block, unit
+from csoftmax.kernels.fetch cimport fetch_block
+from csoftmax.kernels.lanes cimport (
+    add_exactly, add_to_totals, below, copy_lanes, cost_of_four, load_lanes, max_of_four_groups, max_of_group, ties_of,
+)
+
 cdef enum:
     FOLD = 8                # rows whose lanes are folded together
 

@@ -7,6 +7,16 @@ from libc.math cimport floor, INFINITY, isinf, isnan, NAN
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from csoftmax.kernels.exp cimport (
+    FAR, log1p_parts, long_rest, NEAR, raised, reduce, refer, Reference, reference_offset, short_rest, term, unit,
+)
+from csoftmax.kernels.lanes cimport (
+    add_to_totals, below, exact_sum, has_nan, load_lanes, max_of_group, store_lanes, ties_of, tops_in_lanes,
+)
+from csoftmax.kernels.numbers cimport (
+    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, share, split_factor,
+    term_at, top_term,
+)
 from csoftmax.kernels.table cimport (
     CHUNK, GRADIENT, LOG_PROBABILITY, LOGSUMEXP, LOSS, NOTHING, Output, PROBABILITY, RowNumber, SHORT, State,
 )

@@ -5,12 +5,12 @@ from cython cimport floating
 from libc.math cimport ldexp
 from libc.string cimport memcpy
 
+from csoftmax.kernels.fetch cimport prefetch
 from csoftmax.kernels.table cimport Layout, ROWS, Task
 from csoftmax.kernels.tile cimport Part
 
-cdef extern from "lanes.h" nogil:
+cdef extern from "stream.h" nogil:
     void stream_bytes(char *out, const char *start, size_t size)
-    void prefetch(const void *)
 
 
 cdef void scatter(

@@ -5,13 +5,16 @@ from cython cimport floating
 from libc.math cimport isinf, NAN
 from libc.stdint cimport int64_t, uint64_t
 
+from csoftmax.kernels.exp cimport choose_divisor
+from csoftmax.kernels.lanes cimport exact_sum, has_nan
+from csoftmax.kernels.numbers cimport kind_of
 from csoftmax.kernels.table cimport (
     CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, numbers_size, room_size, ROWS, SOFTMAX_BACKWARD,
     Steps, Task, term_rooms, WRITE,
 )
 from csoftmax.kernels.tile cimport Board, CHUNK_NUMBERS, Part, Rooms, ROW_NUMBERS
 
-cdef extern from "lanes.h" nogil:
+cdef extern from "stream.h" nogil:
     void stream_fence()
 
 

@@ -5,10 +5,15 @@ from libc.math cimport isinf, isnan, NAN
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from csoftmax.kernels.exp cimport (
+    choose_divisor, divided, DIVIDED, FAR, mul_add, NEAR, refer, Reference, term, two_to_the,
+)
+from csoftmax.kernels.lanes cimport copy_lanes
+from csoftmax.kernels.numbers cimport is_large, kind_of, split_factor
 from csoftmax.kernels.table cimport GRADIENT, LOG_PROBABILITY, Orientation, padded, ROWS, Task
 from csoftmax.kernels.tile cimport (
-    Board, DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, Formula, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, Part,
-    Rooms, TERMS, UNSCALE,
+    Board, DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, Formula, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, Part, Rooms,
+    TERMS, UNSCALE,
 )
 
 

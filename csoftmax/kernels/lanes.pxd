@@ -1,5 +1,11 @@
+# cython: cdivision=True
 # Sixteen lanes: the steps that rows.pxi (classes are lanes) and columns.pxi (rows are lanes) are made of.
 # Loops of 16 over small arrays vectorise at every width, and the order of each sum stands in the source.
+
+from cython cimport floating
+from libc.math cimport isnan
+
+from csoftmax.kernels.exp cimport mul_add
 
 cdef extern from "lanes.h" nogil:
     void copy_lanes_f32(float *to, const float *start)

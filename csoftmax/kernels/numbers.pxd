@@ -1,6 +1,15 @@
+# cython: cdivision=True
 # The numbers of one row, from its state: for rows.pxi's and columns.pxi's tiles, in loops over rows that become
 # vectors, and for single rows. A state's sum and carry bear the unit of terms; `kind` tells what these refer to.
 
+from cython cimport floating
+from libc.math cimport fabs, INFINITY
+
+from csoftmax.kernels.exp cimport (
+    choose_divisor, divided, DIVIDED, exp_parts, FAR, mul_add, NEAR, product_rest, refer, Reference, reference_offset,
+    reference_parts, term, times_power, unit,
+)
+from csoftmax.kernels.lanes cimport exact_sum
 from csoftmax.kernels.table cimport State
 
 

@@ -1,8 +1,13 @@
+# cython: cdivision=True
 # exp and log on lanes: branch-free scalars that the compiler turns into vectors of any width.
 # Each comes with the derivation of its error; u is half a unit in the last place of 1 (2**-24, 2**-53).
 # Without fused multiply-add each step of a polynomial rounds twice, which costs about 0.3 units more.
 
-cdef extern from "lanes.h" nogil:
+from cython cimport floating
+
+from csoftmax.kernels.fetch cimport fetch_block
+
+cdef extern from "bits.h" nogil:
     float mul_add_f32(float, float, float)
     double mul_add_f64(double, double, double)
     float product_rest_f32(float, float, float)
@@ -11,7 +16,6 @@ cdef extern from "lanes.h" nogil:
     double power_f64(double)
     double inverse_power_f64(double)
     double exponent_f64(double)
-    void prefetch(const void *)
 
 
 cdef inline floating mul_add(floating a, floating b, floating c) noexcept nogil:
@@ -207,13 +211,6 @@ cdef inline floating term(
         return raised(r, short_rest(r), k)
     else:
         return raised(r, long_rest(r), k)
-
-
-cdef inline void fetch_block(const char *start, int size) noexcept nogil:
-    """Ask for `size` bytes, a constant, that are needed soon; any address will do."""
-    cdef int i
-    for i in range(0, size, 64):
-        prefetch(start + i)
 
 
 cdef inline void terms_of_block(
