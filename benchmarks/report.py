@@ -1,5 +1,6 @@
 """Tables and figures from the results of bench.py: `python benchmarks/report.py results.json [figures folder]`."""
 
+import io
 import json
 import sys
 from itertools import product
@@ -203,116 +204,98 @@ def print_summary(results):
             print(f"  {100 * rate / limit:4.0f} %  {title(q)}")
 
 
-def draw(results, folder):
-    """Heat maps of the ratios, and the distance to the ceiling, as SVG; of the grid alone."""
-    import matplotlib
+MARKERS = dict(zip(OPERATIONS, "osD^v", strict=True))
 
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-    from matplotlib.colors import TwoSlopeNorm
 
-    cases, _ = parts(results)
-    if not cases:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    peers = [p for p in PEERS if any(p in q["seconds"] for q in cases)]
-    shapes = list(dict.fromkeys(label(q) for q in cases))
-    columns = list(dict.fromkeys((q["operation"], q["dtype"]) for q in cases))
-    columns.sort(key=lambda t: (t[1], OPERATIONS.index(t[0])))
-    short = {
-        "softmax": "softmax",
-        "log_softmax": "log-softmax",
-        "logsumexp": "logsumexp",
-        "cross_entropy": "loss",
-        "cross_entropy_with_grad": "loss + grad",
-    }
-    names = [f"{short[operation]} {dtype[5:]}" for operation, dtype in columns]
+def dots(ax, cases, value):
+    """A row for each shape, in it a dot for each operation; the order is that of the cases."""
+    rows = list(dict.fromkeys(label(q) for q in cases))
+    for operation, marker in MARKERS.items():
+        chosen = [q for q in cases if q["operation"] == operation]
+        heights = [rows.index(label(q)) for q in chosen]
+        ax.plot([value(q) for q in chosen], heights, marker, label=operation, ms=5, alpha=0.8)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(alpha=0.3)
+
+
+def save(figure, path):
+    """Save as a PNG of 128 colours, which has half the size of one of all colours."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    Image.open(drawn).convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def draw_ratios(plt, results, cases, path):
+    """How many times as long the fastest of the others takes, of each dtype."""
+    dtypes = list(dict.fromkeys(q["dtype"] for q in cases))
+    height = 0.27 * len({label(q) for q in cases}) + 1.6
     figure, axes = plt.subplots(
-        2,
-        (len(peers) + 1) // 2,
-        figsize=(15, 0.52 * len(shapes) + 4),
+        1,
+        len(dtypes),
+        figsize=(11, height),
         sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    for ax in axes.flat[len(peers) :]:
-        ax.set_visible(False)
-    norm = TwoSlopeNorm(0, -1, 4)
-    for ax, peer in zip(axes.flat, peers, strict=False):
-        grid = np.full((len(shapes), len(columns)), np.nan)
-        for q in cases:
-            r = ratios(q, peer)
-            if r is not None:
-                grid[shapes.index(label(q)), columns.index((q["operation"], q["dtype"]))] = (
-                    np.median(r)
-                )
-        ax.set_facecolor("0.92")
-        picture = ax.imshow(np.log2(grid), cmap="RdBu", norm=norm, aspect="auto")
-        for (i, j), value in np.ndenumerate(grid):
-            if np.isfinite(value):
-                dark = np.log2(value) > 2.5 or np.log2(value) < -0.6
-                ax.text(
-                    j,
-                    i,
-                    f"{value:.1f}" if value < 10 else f"{value:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="white" if dark else "black",
-                    weight="bold" if value < 1 else "normal",
-                )
-        ax.set_title(peer)
-        ax.set_xticks(range(len(columns)), names, rotation=60, ha="right", fontsize=8)
-        ax.set_yticks(range(len(shapes)), shapes, fontsize=8)
-    m = results["machine"]
-    bar = figure.colorbar(picture, ax=axes, ticks=[-1, 0, 1, 2, 3, 4], shrink=0.6)
-    bar.ax.set_yticklabels(["0.5", "1", "2", "4", "8", "16"])
-    bar.set_label("peer's time / csoftmax's time")
-    figure.suptitle(
-        f"How many times longer the others take: {m['cpu']}, {m['threads']} threads, {m['date']}"
-    )
-    figure.savefig(folder / "ratios.svg")
-
-    large = [q for q in cases if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
-    if not large:
-        return
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained", sharey=True)
-    titles = [
-        "reading: logsumexp and loss",
-        "reading and writing: softmax, log-softmax, loss + grad",
-    ]
-    for ax, title, limit, group in zip(
-        axes,
-        titles,
-        ("read", "stream"),
-        (("logsumexp", "cross_entropy"), ("softmax", "log_softmax", "cross_entropy_with_grad")),
-        strict=True,
-    ):
-        rows = list(dict.fromkeys(label(q) for q in large))
-        for operation, marker in zip(group, "osD", strict=False):
-            chosen = [q for q in large if q["operation"] == operation]
-            y = [rows.index(label(q)) for q in chosen]
-            ax.plot(
-                [q["bytes"] / np.median(q["seconds"]["csoftmax"]) / 1e9 for q in chosen],
-                y,
-                marker,
-                label=operation,
-            )
-        ax.axvline(
-            results["ceilings"][limit],
-            color="black",
-            linestyle="--",
-            label=f"limit of memory, {results['ceilings'][limit]:.0f} GB/s",
+    for ax, dtype in zip(axes[0], dtypes, strict=True):
+        dots(ax, [q for q in cases if q["dtype"] == dtype], lambda q: best_peer(q)[1])
+        ax.axvline(1, color="black", linewidth=1)
+        ax.set(
+            title=dtype,
+            xscale="log",
+            xlabel="its time / csoftmax's time: right of 1 csoftmax is faster",
         )
-        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
+        ax.minorticks_off()
+    machine = results["machine"]
+    figure.suptitle(
+        "How many times as long the fastest other library takes"
+        f" ({machine['cpu']}, {machine['threads']} threads, {machine['date']})"
+    )
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    save(figure, path)
+
+
+def draw_ceiling(plt, results, cases, path):
+    """How near the large float32 cases come to the speed of memory."""
+    panels = {
+        "read": ("reading alone", ("logsumexp", "cross_entropy")),
+        "stream": (
+            "reading and writing",
+            ("softmax", "log_softmax", "cross_entropy_with_grad"),
+        ),
+    }
+    height = 0.27 * len({label(q) for q in cases}) + 1.6
+    figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True, layout="constrained")
+    for ax, (ceiling, (title, operations)) in zip(axes, panels.items(), strict=True):
+        chosen = [q for q in cases if q["operation"] in operations]
+        dots(ax, chosen, lambda q: q["bytes"] / np.median(q["seconds"]["csoftmax"]) / 1e9)
+        limit = results["ceilings"][ceiling]
+        ax.axvline(limit, color="black", linestyle="--", linewidth=1)
+        ax.set(title=f"{title} (memory's limit: {limit:.0f})", xlim=0)
         ax.set_xlabel("GB/s of input, float32")
-        ax.set_xlim(0)
-        ax.set_title(title)
-        ax.legend(fontsize=8)
-        ax.grid(axis="x", alpha=0.3)
-    axes[0].invert_yaxis()
-    figure.savefig(folder / "ceiling.svg")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    save(figure, path)
+
+
+def draw(results, folder):
+    """Both figures, of the grid alone."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    cases, _ = parts(results)
+    large = [q for q in cases if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
+    folder.mkdir(parents=True, exist_ok=True)
+    if cases:
+        draw_ratios(plt, results, cases, folder / "ratios.png")
+    if large:
+        draw_ceiling(plt, results, large, folder / "ceiling.png")
 
 
 if __name__ == "__main__":
