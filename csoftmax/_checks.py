@@ -273,11 +273,12 @@ def _shares_memory_with_itself(a):
 
 
 def reduction_name(reduction, function):
-    """Refuse what is not a reduction."""
+    """Return `reduction`, if it is one."""
     if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise ValueError(
             f"{function}() needs a reduction of 'mean', 'sum' or 'none', got {shown(reduction)}: choose one of these"
         )
+    return reduction
 
 
 def ignore_number(ignore_index, function):

@@ -12,6 +12,8 @@ from csoftmax import _batch
 _MOST = {np.dtype(np.float32): 80, np.dtype(np.float64): 560}
 _NO_EXPONENT = -(1 << 28)
 
+_AT_ONCE = 1 << 15  # masses that are looked at together
+
 
 class Wide:
     """Numbers of any size: number * 2**exponent, number being from 1/2 to 1 in size, 0, infinite or NaN."""
@@ -88,49 +90,73 @@ def are_ordinary(weight, sample_weight, grad_output, label_smoothing, temperatur
     )
 
 
-def are_ordinary_masses(probabilities, most=1e30):
-    """Whether each of the numbers is 0 or between 1 / most and most in size."""
-    sizes = np.abs(probabilities)
-    return bool(((sizes == 0) | ((sizes > 1 / most) & (sizes < most))).all())
+def are_ordinary_masses(masses):
+    """Whether each of the numbers, of any dtype and layout, is 0 or between 1e-30 and 1e30 in size."""
+    parts = [masses]
+    if masses.size > _AT_ONCE:  # nothing of their size is allocated
+        flags = [["readonly", "nbo", "aligned"]]
+        parts = np.nditer(masses, ["external_loop", "buffered"], flags, buffersize=_AT_ONCE)
+    return all(_are_ordinary(np.abs(part)) for part in parts)
 
 
-def cross_entropy(
-    logits, axis, target, probabilities, *, weight, sample_weight, counts, label_smoothing,
-    temperature, reduction, grad_output, with_grad, n_threads, kind,
-):  # fmt: skip
-    """Return the loss, of dtype `kind`, and the gradient, of the logits' or a wider dtype, or None.
+def _are_ordinary(sizes):
+    if not sizes.max(initial=0) < 1e30:
+        return False
+    # Mostly there are no zeros to tell from what is too small.
+    return bool(sizes.min(initial=1) > 1e-30 or ((sizes > 1e-30) | (sizes == 0)).all())
 
-    `target` holds classes alone, or is None beside probabilities; `counts` tells the rows that are not ignored.
+
+def cross_entropy(given, with_grad):
+    """Return the loss, of the logits' dtype, and the gradient, of that or a wider dtype, or None.
+
+    `given` holds the arguments as _general.py has checked them.
     """
-    if not 1e-12 < temperature < 1e12:
-        logits = logits.astype(np.float64, copy=False)
+    counts = np.ones(given.rows, bool)
+    target = None
+    if given.target is not None:
+        if given.ignore_index is not None:
+            counts = np.asarray(given.target != given.ignore_index)
+        target = np.where(counts, given.target, 0)
     of_row = Wide(counts.astype(np.float64))
-    if sample_weight is not None:
-        of_row = of_row * Wide(sample_weight)
-    divisor = Wide(1.0)
-    if reduction == "mean":
-        weights = of_row
-        if target is not None and weight is not None and weight.size:
-            weights = weights * Wide(np.where(counts, weight[target], 0.0))
-        weights, exponent = weights.brought_together()
-        divisor = Wide(_batch.total_weight(None, None, None, weights, n_threads)[0], exponent)
-    of_gradient = Wide(1.0) / Wide(temperature) / divisor
-    if grad_output is not None:
-        of_gradient = Wide(grad_output) * of_gradient
-    if target is None or label_smoothing or weight is not None or sample_weight is not None:
-        masses = _masses(logits.shape, axis, target, probabilities, weight, label_smoothing)
+    if given.sample_weight is not None:
+        of_row = of_row * Wide(given.sample_weight)
+    divisor = _divisor(given, target, counts, of_row)
+    of_gradient = None
+    if with_grad:
+        of_gradient = Wide(1.0) / Wide(given.temperature) / divisor
+        if given.grad_output is not None:
+            of_gradient = Wide(given.grad_output) * of_gradient
+    logits, axis, n_threads = given.logits, given.axis, given.n_threads
+    if not 1e-12 < given.temperature < 1e12:
+        logits = logits.astype(np.float64, copy=False)
+    has_masses = target is None or given.label_smoothing or given.weight is not None
+    if has_masses or given.sample_weight is not None:
         loss, grad = _with_masses(
-            logits.astype(np.float64, copy=False), axis, temperature, masses,
-            of_gradient if with_grad else None, of_row, n_threads,
-        )  # fmt: skip
-    else:
-        loss, grad = _with_indices(
-            logits, axis, temperature, target, of_gradient if with_grad else None, n_threads
+            logits.astype(np.float64, copy=False),
+            axis,
+            given.temperature,
+            _masses(given, target),
+            of_gradient,
+            of_row,
+            n_threads,
         )
+    else:
+        loss, grad = _with_indices(logits, axis, given.temperature, target, of_gradient, n_threads)
     loss = loss.where(counts, Wide(0.0))
     if with_grad and not counts.all():
         np.copyto(grad, 0.0, where=~np.expand_dims(counts, axis))
-    return _reduced(loss, divisor, reduction, kind, n_threads), grad
+    return _reduced(loss, divisor, given.reduction, given.kind, n_threads), grad
+
+
+def _divisor(given, target, counts, of_row):
+    """Return what the losses' sum is divided by."""
+    if given.reduction != "mean":
+        return Wide(1.0)
+    weights = of_row
+    if target is not None and given.weight is not None and given.weight.size:
+        weights = weights * Wide(np.where(counts, given.weight[target], 0.0))
+    numbers, exponent = weights.brought_together()
+    return Wide(_batch.total_weight(None, None, None, numbers, given.n_threads)[0], exponent)
 
 
 def negative_log_likelihood(loss, weight_of_row, reduction, kind):
@@ -180,18 +206,19 @@ def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
     return Wide(loss), grad
 
 
-def _masses(shape, axis, target, probabilities, weight, label_smoothing):
+def _masses(given, target):
     """Return what each class counts in its row's loss."""
-    if probabilities is None:
-        probabilities = np.zeros(shape)
-        if probabilities.size:
-            np.put_along_axis(probabilities, np.expand_dims(target, axis), 1.0, axis)
-    masses = Wide(probabilities.astype(np.float64))
-    if label_smoothing:
-        spread = Wide(label_smoothing) / Wide(float(max(shape[axis], 1)))
-        masses = masses * Wide(1 - label_smoothing) + spread
-    if weight is not None:
-        masses = masses * Wide(weight.reshape(-1, *(1,) * (len(shape) - 1 - axis)))
+    shape, axis, masses = given.logits.shape, given.axis, given.probabilities
+    if masses is None:
+        masses = np.zeros(shape)
+        if masses.size:
+            np.put_along_axis(masses, np.expand_dims(target, axis), 1.0, axis)
+    masses = Wide(masses.astype(np.float64))
+    if given.label_smoothing:
+        spread = Wide(given.label_smoothing) / Wide(float(max(shape[axis], 1)))
+        masses = masses * Wide(1 - given.label_smoothing) + spread
+    if given.weight is not None:
+        masses = masses * Wide(given.weight.reshape(-1, *(1,) * (len(shape) - 1 - axis)))
     return masses
 
 

@@ -558,17 +558,3 @@ def log_softmax_backward(
     out: None = None,
     n_threads: _Integer | None = None,
 ) -> NDArray[Any]: ...
-
-# What special and functional are made of.
-def weighted_logsumexp(
-    a: ArrayLike, b: ArrayLike | None, axis: int, return_sign: bool, function: str
-) -> Any: ...
-def negative_log_likelihood(
-    log_p: ArrayLike,
-    target: ArrayLike,
-    axis: int,
-    weight: ArrayLike | None,
-    ignore_index: _Integer | None,
-    reduction: str,
-    function: str = "nll_loss",
-) -> Any: ...

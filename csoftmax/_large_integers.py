@@ -1,6 +1,6 @@
 """Integers that float64 would round: the differences to each row's maximum, which it can hold.
 
-What is done with the differences is in _functions.py, and what raises over an argument in _checks.py.
+What is done with the differences is in _general.py, and what raises over an argument in _checks.py.
 """
 
 import numpy as np

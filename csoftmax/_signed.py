@@ -1,6 +1,6 @@
 """Sums with signs and weights, for special.logsumexp: rows in which terms of both signs may cancel.
 
-Rows of one sign are not here: _functions.py adds their weights' logarithms in the kernels. Nor is the arithmetic with
+Rows of one sign are not here: _general.py adds their weights' logarithms in the kernels. Nor is the arithmetic with
 twice float64's digits, which is in _pairs.py.
 """
 

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from csoftmax import _batch, _checks, _functions, special
+from csoftmax import _batch, _checks, _functions, _general, special
 
 __all__ = ["cross_entropy", "log_softmax", "logsumexp", "nll_loss", "softmax"]
 
@@ -256,22 +256,32 @@ def cross_entropy(
         ignore_index = _checks.ignore_number(ignore_index, name)
         if _checks.is_probabilities(target, input.shape):
             _checks.no_index_to_ignore(ignore_index, name)
-    loss, _ = _functions._cross_entropy(
+    result = _batch.plain_cross_entropy(
         input,
         target,
-        axis,
-        weight,
-        None,
-        ignore_index,
-        label_smoothing,
-        1.0,
-        reduction,
-        None,
-        None,
-        None,
-        False,
-        name,
+        axis=axis,
+        weight=weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=1.0,
+        reduction=reduction,
+        out=None,
+        with_grad=False,
+        n_threads=None,
     )
+    if result is None:
+        options = _general.LossOptions(
+            axis=axis,
+            weight=weight,
+            sample_weight=None,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            temperature=1.0,
+            reduction=reduction,
+            n_threads=None,
+        )
+        result = _general.cross_entropy(input, target, options, name)
+    loss, _ = result
     return loss
 
 
@@ -339,10 +349,17 @@ def nll_loss(
     >>> F.nll_loss(F.log_softmax([[2.0, 1.0], [0.0, 3.0]], dim=1), [0, 1], reduction="none")
     array([0.31326169, 0.04858735])
     """
-    reduction = _reduction(size_average, reduce, reduction, "functional.nll_loss")
-    input, axis = _with_class_axis(input, "functional.nll_loss")
-    return _functions.negative_log_likelihood(
-        input, target, axis, weight, ignore_index, reduction, "functional.nll_loss"
+    name = "functional.nll_loss"
+    reduction = _reduction(size_average, reduce, reduction, name)
+    input, axis = _with_class_axis(input, name)
+    return _general.negative_log_likelihood(
+        input,
+        target,
+        axis=axis,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        function=name,
     )
 
 
@@ -375,7 +392,7 @@ def _elementwise(function, name, input, dim, stacklevel, dtype):
     return function(input, _checks.axis_number(dim, input.ndim, caller, "dim", lambda: several))
 
 
-@_functions._in_default_state  # numbers may overflow or vanish
+@_general.in_default_state  # numbers may overflow or vanish
 def _converted(input, dtype, function):
     given = dtype if isinstance(dtype, type) and issubclass(dtype, np.floating) else None
     if given is None:

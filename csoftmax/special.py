@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from csoftmax import _checks, _cures, _functions
+from csoftmax import _checks, _cures, _functions, _general
 
 _BROADCAST_DIMS = 32  # as many as numpy.broadcast_arrays() takes
 _MAX_DIMS = 64  # as many as arrays have
@@ -208,12 +208,18 @@ def _reduced(a, axes, b, keepdims, return_sign):
     if a.ndim > _BROADCAST_DIMS:
         result = _of_many_dims(a, b, number, return_sign)
     else:
-        result = _functions.weighted_logsumexp(a, b, number, return_sign, "special.logsumexp")
+        result = _weighted(a, b, number, return_sign)
     if not keepdims:
         return result
     if return_sign:
         return tuple(np.expand_dims(each, axes) for each in result)
     return np.expand_dims(result, axes)
+
+
+def _weighted(a, b, axis, return_sign):
+    return _general.weighted_logsumexp(
+        a, b, axis=axis, return_sign=return_sign, function="special.logsumexp"
+    )
 
 
 def _of_many_dims(a, b, number, return_sign):
@@ -222,7 +228,7 @@ def _of_many_dims(a, b, number, return_sign):
     before, rest = shape[:number], shape[number + 1 :]
     three = math.prod(before), shape[number], math.prod(rest)
     a, b = a.reshape(three), b if b is None else b.reshape(three)
-    result = _functions.weighted_logsumexp(a, b, 1, return_sign, "special.logsumexp")
+    result = _weighted(a, b, 1, return_sign)
     return _reshaped(result, before + rest)
 
 
@@ -268,7 +274,7 @@ def _real_array(x, name, function, elsewhere):
     return x
 
 
-@_functions._in_default_state  # a Python number may overflow the other's dtype
+@_general.in_default_state  # a Python number may overflow the other's dtype
 def _pair(a, b, function):
     """Return `a` and `b` as arrays of as many dimensions, at least one; in the floats' dtype what goes into it."""
     arrays = [

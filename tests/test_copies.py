@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from reference import logits_of
+from reference import logits_of, same_bits
 
 import csoftmax
 from csoftmax import functional, special
@@ -72,3 +72,21 @@ def test_neighbouring_axes_of_a_c_contiguous_array_are_read_where_they_lie(rng, 
     n_results = 0 if function is special.logsumexp else 1
     for axis in (None, (0, 1), (1, 2), (2, 1), 0, 1):
         assert allocated(lambda axis=axis: function(x, axis)) < (n_results + 0.1) * x.nbytes
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-38])  # which could be too small for the kernels
+@pytest.mark.parametrize("layout", ["C", "Fortran", "strided"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_gradient_with_probabilities_takes_the_logits_place_without_a_copy(
+    rng, dtype, layout, least
+):
+    x = LAYOUTS[layout](logits_of(rng, SHAPE, dtype))
+    q = csoftmax.softmax(logits_of(rng, SHAPE, dtype))
+    q[::7, 3] = least
+    loss, grad = csoftmax.cross_entropy_with_grad(x, q)
+    results = []
+    peak = allocated(lambda: results.extend(csoftmax.cross_entropy_with_grad(x, q, out=x)))
+    assert peak < x.size * x.itemsize / 10
+    assert results[1] is x
+    assert same_bits(results[0], loss)
+    assert same_bits(x, grad)

@@ -537,9 +537,9 @@ FAULTS = [
     ),
     (
         "an error names the axis counted from the front",
-        "csoftmax/_functions.py",
-        "    written = operator.index(written)",
-        "    written = axis",
+        "csoftmax/_general.py",
+        "        written = operator.index(options.axis)",
+        "        written = self.axis",
     ),
     (
         "a bool is an axis",
@@ -561,13 +561,13 @@ FAULTS = [
     ),
     (
         "weights of no classes are read",
-        "csoftmax/_functions.py",
+        "csoftmax/_general.py",
         "weight[index] if n_classes else loss",
         "weight[index]",
     ),
     (
         "nll_loss indexes with 64 arrays",
-        "csoftmax/_functions.py",
+        "csoftmax/_general.py",
         "_MOST_INDICES = 32",
         "_MOST_INDICES = 64",
     ),
@@ -579,9 +579,9 @@ FAULTS = [
     ),
     (
         "overlapping probability targets are read after the gradient",
-        "csoftmax/_functions.py",
-        "        read = (target, weight, sample_weight, grad_weight, probabilities)\n",
-        "        read = (target, weight, sample_weight, grad_weight)\n",
+        "csoftmax/_general.py",
+        "apart=(self.target, self.probabilities, *weights)",
+        "apart=(self.target, *weights)",
     ),
     # ---- Threads, types, programs of other languages, examples ----
     (
@@ -684,14 +684,14 @@ FAULTS = [
     ),
     (
         "NumPy's handling of errors is changed in the caller's context",
-        "csoftmax/_functions.py",
+        "csoftmax/_general.py",
         "return _batch.in_default_state(quietly, arguments, options)",
         "return quietly(*arguments, **options)",
     ),
     (
         "a number is converted with NumPy's handling of errors in the caller's context",
         "csoftmax/special.py",
-        "@_functions._in_default_state  # a Python number",
+        "@_general.in_default_state  # a Python number",
         '@np.errstate(all="ignore")  # a Python number',
     ),
     (
@@ -777,7 +777,7 @@ FAULTS = [
     ),
     (
         "the gradient may lie in the weights",
-        "csoftmax/_functions.py",
+        "csoftmax/_general.py",
         "    if any(given is not None and np.may_share_memory(given, out) for given in apart):\n",
         "    if False:\n",
     ),
@@ -831,9 +831,9 @@ FAULTS = [
     ),
     (
         "weights that add up to 0 count as 1",
-        "csoftmax/_functions.py",
-        "        grad,\n        divisor,\n        n_threads,\n",
-        "        grad,\n        divisor or 1.0,\n        n_threads,\n",
+        "csoftmax/_general.py",
+        "            divisor=self.divisor,\n",
+        "            divisor=self.divisor or 1.0,\n",
     ),
     (
         "phases keep their rows on the stack for a whole tile",
