@@ -16,10 +16,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from csoftmax import _isa
-from csoftmax.kernels.table cimport (
-    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP, LOSS,
-    MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Kernels, Layout,
-    Output, RowNumber, State, Steps, Task, numbers_size, room_size, term_rooms,
+from csoftmax.kernels.table cimport Kernels
+from csoftmax.kernels.task cimport (
+    ALWAYS_LANES, CHUNK, COLUMNS, FINISH, FLOAT64, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, LOGSUMEXP,
+    LOSS, MAX_DIMS, MAX_TILE_ROWS, MEASURE, NOTHING, PROBABILITY, ROWS, SHORT, SOFTMAX_BACKWARD, WRITE, Layout,
+    Output, RowNumber, State, Steps, Task, array_size, has_second_input, is_backward, item_size, numbers_size,
+    term_arrays,
 )
 
 cdef extern from "_platform.h" nogil:
@@ -116,24 +118,16 @@ cdef inline bint has_adjacent_rows(const Layout *a, Py_ssize_t item) noexcept no
     return a.n_dims > 0 and a.strides[a.n_dims - 1] == item
 
 
-cdef inline bint is_backward(const Task *task) noexcept nogil:
-    return task.output == SOFTMAX_BACKWARD or task.output == LOG_SOFTMAX_BACKWARD
-
-
-cdef inline bint has_other(const Task *task) noexcept nogil:
-    return task.has_added or task.has_probabilities or is_backward(task)
-
-
 cdef inline void find_lanes(Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
     """Whether rows or neighbouring rows, as many as there are of x, can be read or written as they lie."""
     cdef bint aligned = is_aligned(a, item)
     a.rows = aligned and a.n_dims <= 1 and a.class_stride == item
     a.columns = (
-        aligned and has_adjacent_rows(a, item) and inner_size(a) == task.inner and a.class_stride != item)
+        aligned and has_adjacent_rows(a, item) and inner_size(a) == task.plan.inner and a.class_stride != item)
     a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0
 
 
-cdef Py_ssize_t skew_of(const Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
+cdef Py_ssize_t first_tile_offset(const Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
     """By how many rows the first tile is shorter, so that others begin with a cache line of columns: large arrays of
     NumPy begin 16 bytes behind one. Else tiles would share lines, and those of an output that goes past the cache would
     be read first."""
@@ -142,7 +136,7 @@ cdef Py_ssize_t skew_of(const Layout *a, const Task *task, Py_ssize_t item) noex
     for d in range(a.n_dims - 1):
         if a.strides[d] % 64:
             return 0
-    return row if row and a.columns and a.class_stride % 64 == 0 and task.inner >= ALIGNED_ROWS else 0
+    return row if row and a.columns and a.class_stride % 64 == 0 and task.plan.inner >= ALIGNED_ROWS else 0
 
 
 cdef inline Py_ssize_t rows_of_pieces(const Task *task, Py_ssize_t item, Py_ssize_t least_tiles) noexcept nogil:
@@ -150,12 +144,12 @@ cdef inline Py_ssize_t rows_of_pieces(const Task *task, Py_ssize_t item, Py_ssiz
     second level, terms that are kept, or other threads' work."""
     cdef Py_ssize_t chunk = task.n_classes if task.n_classes < CHUNK else CHUNK
     cdef Py_ssize_t n = PIECE_BYTES // item
-    if task.inner < 2 * n:
-        n = task.inner
+    if task.plan.inner < 2 * n:
+        n = task.plan.inner
     if n > PIECES_BYTES // item // chunk:
         n = PIECES_BYTES // item // chunk
-    if n > KEPT_BYTES // item // (task.n_chunks * (chunk + 2)):     # rooms are a little larger
-        n = KEPT_BYTES // item // (task.n_chunks * (chunk + 2))
+    if n > KEPT_BYTES // item // (task.plan.n_chunks * (chunk + 2)):     # rooms are a little larger
+        n = KEPT_BYTES // item // (task.plan.n_chunks * (chunk + 2))
     if n > task.n_rows // least_tiles:
         n = task.n_rows // least_tiles
     return n // 16 * 16
@@ -169,51 +163,52 @@ cdef void plan(Task *task, Py_ssize_t item, Py_ssize_t n_threads) noexcept nogil
     cdef Py_ssize_t least_rows, size
     cdef bint as_columns = (
         task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH)
-    task.n_chunks = (n + CHUNK - 1) // CHUNK
-    task.inner = inner_size(&task.x) if as_columns else task.n_rows
+    task.plan.n_chunks = (n + CHUNK - 1) // CHUNK
+    task.plan.inner = inner_size(&task.x) if as_columns else task.n_rows
     find_lanes(&task.x, task, item)
     task.x.columns &= as_columns
-    if has_other(task):
-        find_lanes(&task.other, task, item)
+    if has_second_input(task):
+        find_lanes(&task.second_input, task, item)
     if task.output != NOTHING:
         find_lanes(&task.out, task, item)
         task.out.rows &= task.out.n_dims == 0 or task.out.strides[0] == n * item
     # Classes of short rows would not fill the lanes, and each row has a sum to fold: they are transposed.
     if as_columns or n * item <= ALWAYS_LANES:
-        task.orientation = COLUMNS
-        task.tile_rows = (COLUMN_BYTES // item if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
-        if task.tile_rows < 16:
-            task.tile_rows = 16
+        task.plan.orientation = COLUMNS
+        task.plan.tile_rows = (COLUMN_BYTES // item if n <= 1024 else COLUMN_ELEMENTS) // chunk // 16 * 16
+        if task.plan.tile_rows < 16:
+            task.plan.tile_rows = 16
         if as_columns and task.output != NOTHING:
             least_rows = rows_of_pieces(task, item, least_tiles)
-            if task.tile_rows < least_rows:
-                task.tile_rows = least_rows
-        if task.x.columns and task.x.collides and task.tile_rows < COLLIDING_ROWS:
-            task.tile_rows = COLLIDING_ROWS
+            if task.plan.tile_rows < least_rows:
+                task.plan.tile_rows = least_rows
+        if task.x.columns and task.x.collides and task.plan.tile_rows < COLLIDING_ROWS:
+            task.plan.tile_rows = COLLIDING_ROWS
         if n * item > ALWAYS_LANES:
-            task.tail_rows = LANES_WORTH // 2   # gathered in any case, and as columns most lanes would be empty
+            task.plan.tail_rows = LANES_WORTH // 2   # gathered in any case, and as columns most lanes would be empty
     else:
-        task.orientation = ROWS
-        task.tile_rows = LEAST_ROWS if LEAST_ROWS < ROW_BYTES // item // n else ROW_BYTES // item // n
-        if task.tile_rows > (task.n_rows + least_tiles - 1) // least_tiles:
-            task.tile_rows = (task.n_rows + least_tiles - 1) // least_tiles
-        if task.tile_rows < ROW_ELEMENTS // n:
-            task.tile_rows = ROW_ELEMENTS // n
-        if n >= CHUNK or task.tile_rows < 1:
-            task.tile_rows = 1
-        if is_backward(task) and not task.x.rows and task.tile_rows < LANES_WORTH:
-            task.tile_rows = LANES_WORTH    # gathered one after the other from the same cache lines
-    if task.tile_rows > MAX_TILE_ROWS:
-        task.tile_rows = MAX_TILE_ROWS
+        task.plan.orientation = ROWS
+        task.plan.tile_rows = LEAST_ROWS if LEAST_ROWS < ROW_BYTES // item // n else ROW_BYTES // item // n
+        if task.plan.tile_rows > (task.n_rows + least_tiles - 1) // least_tiles:
+            task.plan.tile_rows = (task.n_rows + least_tiles - 1) // least_tiles
+        if task.plan.tile_rows < ROW_ELEMENTS // n:
+            task.plan.tile_rows = ROW_ELEMENTS // n
+        if n >= CHUNK or task.plan.tile_rows < 1:
+            task.plan.tile_rows = 1
+        if is_backward(task) and not task.x.rows and task.plan.tile_rows < LANES_WORTH:
+            task.plan.tile_rows = LANES_WORTH    # gathered one after the other from the same cache lines
+    if task.plan.tile_rows > MAX_TILE_ROWS:
+        task.plan.tile_rows = MAX_TILE_ROWS
     if task.output != NOTHING:
         size = task.n_rows * n * item
-        task.stream = (task.out.columns or task.out.rows) and size >= (
-            STREAM_ROW_BYTES if task.orientation == ROWS and task.n_chunks == 1 else STREAM_BYTES)
-        task.fetch_output = size >= FETCH_BYTES and task.n_chunks == 1 and (
-            task.out.rows or task.out.columns and not task.stream and n <= FETCH_CLASSES)
+        task.plan.stream = (task.out.columns or task.out.rows) and size >= (
+            STREAM_ROW_BYTES if task.plan.orientation == ROWS and task.plan.n_chunks == 1 else STREAM_BYTES)
+        task.plan.fetch_output = size >= FETCH_BYTES and task.plan.n_chunks == 1 and (
+            task.out.rows or task.out.columns and not task.plan.stream and n <= FETCH_CLASSES)
     if as_columns:
-        task.skew = skew_of(&task.x if task.output == NOTHING else &task.out, task, item)
-    task.tiles_per_inner = (task.inner + task.skew + task.tile_rows - 1) // task.tile_rows
+        task.plan.first_tile_offset = first_tile_offset(&task.x if task.output == NOTHING else &task.out, task, item)
+    task.plan.tiles_per_inner = (
+        task.plan.inner + task.plan.first_tile_offset + task.plan.tile_rows - 1) // task.plan.tile_rows
 
 
 cdef enum:
@@ -274,27 +269,27 @@ cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_tiles, int n_threads) n
 
 cdef inline Py_ssize_t first_row_of(const Task *task, Py_ssize_t tile, Py_ssize_t *n_rows) noexcept nogil:
     """Where a tile begins, and how many rows it has."""
-    cdef Py_ssize_t start = tile % task.tiles_per_inner * task.tile_rows - task.skew
-    cdef Py_ssize_t end = start + task.tile_rows
+    cdef Py_ssize_t start = tile % task.plan.tiles_per_inner * task.plan.tile_rows - task.plan.first_tile_offset
+    cdef Py_ssize_t end = start + task.plan.tile_rows
     start = start if start > 0 else 0
-    n_rows[0] = (end if end < task.inner else task.inner) - start
-    return tile // task.tiles_per_inner * task.inner + start
+    n_rows[0] = (end if end < task.plan.inner else task.plan.inner) - start
+    return tile // task.plan.tiles_per_inner * task.plan.inner + start
 
 
-cdef inline void few_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t chunk,
-                            Py_ssize_t end_chunk, char *board, char *scratch) noexcept nogil:
-    """Steps of some chunks of a tile, whose board may be shared."""
+cdef inline void chunks_on_this_thread(const Task *task, Steps steps, Py_ssize_t tile, Py_ssize_t chunk,
+                                       Py_ssize_t end_chunk, char *states, char *scratch) noexcept nogil:
+    """Steps of some chunks of a tile, whose states may be shared."""
     cdef Py_ssize_t n_rows = 0
     cdef Py_ssize_t first_row = first_row_of(task, tile, &n_rows)
     cdef fp_state state = fp_enter()
-    kernels.tile[dtype](task, steps, first_row, n_rows, chunk, end_chunk, board, scratch)
+    kernels.tile[task.dtype](task, steps, first_row, n_rows, chunk, end_chunk, states, scratch)
     fp_leave(state)
 
 
-cdef inline void one_tile(const Task *task, int dtype, Py_ssize_t tile, char *memory) noexcept nogil:
-    """All steps of a tile; memory holds its board and scratch."""
-    few_chunks(task, dtype, <Steps>(MEASURE | FINISH | WRITE), tile, 0, task.n_chunks, memory,
-               memory + task.board_bytes)
+cdef inline void one_tile(const Task *task, Py_ssize_t tile, char *memory) noexcept nogil:
+    """All steps of a tile; memory holds its states and scratch."""
+    chunks_on_this_thread(task, <Steps>(MEASURE | FINISH | WRITE), tile, 0, task.plan.n_chunks, memory,
+                          memory + task.plan.states_bytes)
 
 
 cdef bint interrupted() noexcept with gil:
@@ -302,25 +297,25 @@ cdef bint interrupted() noexcept with gil:
     return check_signals() != 0
 
 
-cdef int run_tiles(const Task *task, int dtype, int n_threads, bint for_python, char *memory) noexcept nogil:
+cdef int run_tiles(const Task *task, int n_threads, bint for_python, char *memory) noexcept nogil:
     """Tiles are shared out among threads."""
-    cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
-    cdef Py_ssize_t size = task.board_bytes + task.scratch_bytes
-    cdef Py_ssize_t slice_tiles = ELEMENTS_PER_SLICE // (task.tile_rows * task.n_classes) + 1
+    cdef Py_ssize_t n_tiles = task.n_rows // task.plan.inner * task.plan.tiles_per_inner
+    cdef Py_ssize_t size = task.plan.states_bytes + task.plan.scratch_bytes
+    cdef Py_ssize_t slice_tiles = ELEMENTS_PER_SLICE // (task.plan.tile_rows * task.n_classes) + 1
     cdef Py_ssize_t first = 0, last, tile
     if n_tiles == 1:
-        one_tile(task, dtype, 0, memory)
+        one_tile(task, 0, memory)
         return CSOFTMAX_OK
     while first < n_tiles:
         last = first + slice_tiles if first + slice_tiles < n_tiles else n_tiles
         if n_threads == 1:
             for tile in range(first, last):
-                one_tile(task, dtype, tile, memory)
+                one_tile(task, tile, memory)
             kernels.fence()
         else:
             with parallel(num_threads=n_threads):
                 for tile in prange(first, last, schedule="static"):
-                    one_tile(task, dtype, tile, memory + threadid() * size)
+                    one_tile(task, tile, memory + threadid() * size)
                 kernels.fence()
         first = last
         if first < n_tiles and for_python and interrupted():
@@ -328,84 +323,87 @@ cdef int run_tiles(const Task *task, int dtype, int n_threads, bint for_python, 
     return CSOFTMAX_OK
 
 
-cdef int run_chunks(const Task *task, int dtype, int n_threads, bint for_python, char *memory) noexcept nogil:
+cdef int run_chunks(const Task *task, int n_threads, bint for_python, char *memory) noexcept nogil:
     """Few tiles, or very long rows: the chunks of each tile are shared out, so that all threads work on one row."""
-    cdef Py_ssize_t n_tiles = task.n_rows // task.inner * task.tiles_per_inner
-    cdef char *scratch = memory + task.board_bytes
+    cdef Py_ssize_t n_tiles = task.n_rows // task.plan.inner * task.plan.tiles_per_inner
+    cdef char *scratch = memory + task.plan.states_bytes
     cdef Py_ssize_t tile
     for tile in range(n_tiles):
-        if not all_chunks(task, dtype, MEASURE, tile, n_threads, for_python, memory, scratch):
+        if not chunks_between_signals(task, MEASURE, tile, n_threads, for_python, memory, scratch):
             return INTERRUPTED
-        few_chunks(task, dtype, FINISH, tile, 0, 0, memory, scratch)
-        if task.output != NOTHING and not all_chunks(task, dtype, WRITE, tile, n_threads, for_python, memory, scratch):
+        chunks_on_this_thread(task, FINISH, tile, 0, 0, memory, scratch)
+        if task.output != NOTHING and not chunks_between_signals(
+                task, WRITE, tile, n_threads, for_python, memory, scratch):
             return INTERRUPTED
     return CSOFTMAX_OK
 
 
-cdef bint all_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, int n_threads, bint for_python,
-                     char *board, char *scratch) noexcept nogil:
+cdef bint chunks_between_signals(const Task *task, Steps steps, Py_ssize_t tile, int n_threads, bint for_python,
+                                 char *states, char *scratch) noexcept nogil:
     """Whether no signal has interrupted them."""
-    cdef Py_ssize_t slice_chunks = ELEMENTS_PER_SLICE // (task.tile_rows * CHUNK) + 1
+    cdef Py_ssize_t slice_chunks = ELEMENTS_PER_SLICE // (task.plan.tile_rows * CHUNK) + 1
     cdef Py_ssize_t first = 0, last
-    while first < task.n_chunks:
-        last = first + slice_chunks if first + slice_chunks < task.n_chunks else task.n_chunks
-        some_chunks(task, dtype, steps, tile, first, last, n_threads, board, scratch)
+    while first < task.plan.n_chunks:
+        last = first + slice_chunks if first + slice_chunks < task.plan.n_chunks else task.plan.n_chunks
+        chunks_on_all_threads(task, steps, tile, first, last, n_threads, states, scratch)
         first = last
         if for_python and interrupted():
             return False
     return True
 
 
-cdef void some_chunks(const Task *task, int dtype, Steps steps, Py_ssize_t tile, Py_ssize_t first, Py_ssize_t last,
-                      int n_threads, char *board, char *scratch) noexcept nogil:
-    cdef Py_ssize_t share, size = task.scratch_bytes
+cdef void chunks_on_all_threads(const Task *task, Steps steps, Py_ssize_t tile, Py_ssize_t first, Py_ssize_t last,
+                                int n_threads, char *states, char *scratch) noexcept nogil:
+    cdef Py_ssize_t share, size = task.plan.scratch_bytes
     if n_threads == 1:
-        few_chunks(task, dtype, steps, tile, first, last, board, scratch)
+        chunks_on_this_thread(task, steps, tile, first, last, states, scratch)
         kernels.fence()
     else:
         with parallel(num_threads=n_threads):
             for share in prange(n_threads, schedule="static"):
-                few_chunks(task, dtype, steps, tile, first + (last - first) * share // n_threads,
-                           first + (last - first) * (share + 1) // n_threads, board, scratch + threadid() * size)
+                chunks_on_this_thread(
+                    task, steps, tile, first + (last - first) * share // n_threads,
+                    first + (last - first) * (share + 1) // n_threads, states, scratch + threadid() * size)
             kernels.fence()
 
 
-cdef inline bint has_few_rows(const Task *task, Py_ssize_t item) noexcept nogil:
+cdef inline bint has_few_rows(const Task *task) noexcept nogil:
     """Whether the rows, each of neighbours and one chunk, take less time one by one than as a tile."""
-    cdef Py_ssize_t row
+    cdef Py_ssize_t item = item_size(task), row
     if (task.n_rows > (8 if task.n_classes <= SHORT else 4) or task.n_classes > CHUNK or task.temperature != 1
-            or has_other(task)
-            or task.weight != NULL or task.sample_weight != NULL or task.grad_weight != NULL or task.mass != NULL
-            or task.index != NULL
-            or task.target != NULL and task.logsumexp != NULL
+            or has_second_input(task)
+            or task.loss.weight != NULL or task.loss.mass != NULL
+            or task.loss.sample_weight != NULL or task.gradient.weight != NULL
+            or task.pick.index != NULL
+            or task.loss.target != NULL and task.logsumexp != NULL
             or task.x.class_stride != item or task.x.n_dims > 1
             or task.output != NOTHING and (task.out.class_stride != item or task.out.n_dims > 1)):
         return False
-    for row in range(task.n_rows if task.has_ignore_index else 0):
-        if task.target[row] == task.ignore_index:
+    for row in range(task.n_rows if task.loss.has_ignore_index else 0):
+        if task.loss.target[row] == task.loss.ignore_index:
             return False
     return True
 
 
-cdef void run_rows(const Task *task, int dtype) noexcept nogil:
+cdef void run_rows(const Task *task) noexcept nogil:
     cdef fp_state state = fp_enter()
     cdef Py_ssize_t row
     cdef int64_t target = 0
     cdef void *out = NULL
     cdef double result
     for row in range(task.n_rows):
-        if task.target != NULL:
-            target = task.target[row]
+        if task.loss.target != NULL:
+            target = task.loss.target[row]
         if task.output != NOTHING:
             out = task.out.data + (row * task.out.strides[0] if row else 0)
-        result = kernels.row[dtype](
-            task.output, LOGSUMEXP if task.target == NULL else LOSS,
-            task.x.data + (row * task.x.strides[0] if row else 0), task.n_classes, target, task.scale, out)
-        if task.loss_f32 != NULL:
-            task.loss_f32[row] = <float>result
-        if task.loss_f64 != NULL:
-            task.loss_f64[row] = result
-        if task.logsumexp != NULL and dtype:
+        result = kernels.row[task.dtype](
+            task.output, LOGSUMEXP if task.loss.target == NULL else LOSS,
+            task.x.data + (row * task.x.strides[0] if row else 0), task.n_classes, target, task.gradient.scale, out)
+        if task.loss.f32 != NULL:
+            task.loss.f32[row] = <float>result
+        if task.loss.f64 != NULL:
+            task.loss.f64[row] = result
+        if task.logsumexp != NULL and task.dtype == FLOAT64:
             (<double *>task.logsumexp)[row] = result
         elif task.logsumexp != NULL:
             (<float *>task.logsumexp)[row] = <float>result
@@ -414,7 +412,7 @@ cdef void run_rows(const Task *task, int dtype) noexcept nogil:
 
 cdef inline bint needs_more_room(const Task *task) noexcept nogil:
     """For a tile's masses, for what is added to its logits, or for the gradient that goes back."""
-    return task.mass != NULL or has_other(task)
+    return task.loss.mass != NULL or has_second_input(task)
 
 
 @cython.cdivision(True)
@@ -444,47 +442,48 @@ cdef void moderate(double scale, double divisor, int dtype, double *moderate_sca
 
 
 @cython.cdivision(True)
-cdef void settle_scale(Task *task, double divisor, int dtype) noexcept nogil:
+cdef void settle_scale(Task *task, double divisor) noexcept nogil:
     """Divide the gradient's scale by the divisor and the temperature, however large or small they are."""
     cdef int of_temperature = 0, of_scale = 0
     cdef double temperature = frexp(task.temperature, &of_temperature)
-    cdef double scale = frexp(task.scale, &of_scale)
-    task.scale_exponent = of_scale - of_temperature
-    moderate(scale / temperature, divisor, dtype, &task.scale, &task.scale_exponent, &task.scale_factor)
+    cdef double scale = frexp(task.gradient.scale, &of_scale)
+    task.gradient.exponent = of_scale - of_temperature
+    moderate(scale / temperature, divisor, task.dtype, &task.gradient.scale, &task.gradient.exponent,
+             &task.gradient.factor)
 
 
-cdef void multiply_output(const Task *task, int dtype) noexcept nogil:
+cdef void multiply_output(const Task *task) noexcept nogil:
     """By what is left of the scale: seldom anything."""
     cdef Py_ssize_t first
-    if task.output != GRADIENT or task.scale_exponent == 0 and task.scale_factor == 1 and (
-            task.row_factor == NULL and task.row_exponent == NULL):
+    if task.output != GRADIENT or task.gradient.exponent == 0 and task.gradient.factor == 1 and (
+            task.gradient.row_factor == NULL and task.gradient.row_exponent == NULL):
         return
     for first in range(0, task.n_rows, 256):    # by MAX_TILE_ROWS
-        kernels.multiply_output[dtype](task, first, 256 if task.n_rows - first > 256 else task.n_rows - first)
+        kernels.multiply_output[task.dtype](task, first, 256 if task.n_rows - first > 256 else task.n_rows - first)
 
 
-cdef int run(Task *task, int dtype, int n_threads, bint for_python) noexcept nogil:
+cdef int run(Task *task, int n_threads, bint for_python) noexcept nogil:
     """Compute the task; return a status.
 
-    dtype is 0 for float32, 1 for float64; n_threads is 0 for as many as pay; for_python: signals are looked at.
+    n_threads is 0 for as many as pay; for_python: signals are looked at.
     """
     cdef fp_state state
     cdef int status = CSOFTMAX_OK
     if task.n_rows == 0 or task.n_classes == 0:
         return CSOFTMAX_OK
-    if has_few_rows(task, 8 if dtype else 4):
-        run_rows(task, dtype)       # not beside the stack that tiles take
+    if has_few_rows(task):
+        run_rows(task)       # not beside the stack that tiles take
     else:
-        status = run_all_tiles(task, dtype, n_threads, for_python)
+        status = run_all_tiles(task, n_threads, for_python)
     if status == CSOFTMAX_OK:
         state = fp_enter()
-        multiply_output(task, dtype)
+        multiply_output(task)
         fp_leave(state)
     return status
 
 
-cdef int run_all_tiles(Task *task, int dtype, int n_threads, bint for_python) noexcept nogil:
-    cdef Py_ssize_t item = 8 if dtype else 4
+cdef int run_all_tiles(Task *task, int n_threads, bint for_python) noexcept nogil:
+    cdef Py_ssize_t item = item_size(task)
     cdef Py_ssize_t n_tiles, width, chunk_bytes, tail_bytes, size
     cdef char[STACK_BYTES + 64] stack
     cdef char *heap = NULL
@@ -492,32 +491,32 @@ cdef int run_all_tiles(Task *task, int dtype, int n_threads, bint for_python) no
     cdef bint split
     cdef int status
     plan(task, item, threads_for(task.n_rows * task.n_classes, task.n_rows, n_threads))
-    n_tiles = task.n_rows // task.inner * task.tiles_per_inner
-    n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.n_chunks, n_threads)
-    split = task.n_chunks > 1 and not is_backward(task) and (
-        n_threads > 1 and n_tiles < 2 * n_threads or task.tile_rows * task.n_classes > ELEMENTS_PER_SLICE)
+    n_tiles = task.n_rows // task.plan.inner * task.plan.tiles_per_inner
+    n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.plan.n_chunks, n_threads)
+    split = task.plan.n_chunks > 1 and not is_backward(task) and (
+        n_threads > 1 and n_tiles < 2 * n_threads or task.plan.tile_rows * task.n_classes > ELEMENTS_PER_SLICE)
     if not split and n_threads > n_tiles:
         n_threads = n_tiles
-    width = task.tile_rows if task.tile_rows < task.inner else task.inner
-    if task.orientation == COLUMNS:
+    width = task.plan.tile_rows if task.plan.tile_rows < task.plan.inner else task.plan.inner
+    if task.plan.orientation == COLUMNS:
         width = (width + 15) // 16 * 16
-    chunk_bytes = room_size(task, task.orientation, width) * item
-    tail_bytes = room_size(task, ROWS, task.tail_rows) * item
+    chunk_bytes = array_size(task, task.plan.orientation, width) * item
+    tail_bytes = array_size(task, ROWS, task.plan.tail_rows) * item
     if chunk_bytes < tail_bytes:
         chunk_bytes = tail_bytes
     if task.output == PROBABILITY or task.output == GRADIENT:
-        task.keep_terms = task.n_chunks == 1 or not split and task.n_chunks * chunk_bytes <= KEPT_BYTES
-    task.board_bytes = kernels.board_size(width, task.n_chunks)
-    task.scratch_bytes = numbers_size(task, width) + chunk_bytes * (
-        1 + term_rooms(task) + (2 if needs_more_room(task) else 0))
-    task.scratch_bytes = (task.scratch_bytes + 63) // 64 * 64
+        task.plan.keep_terms = task.plan.n_chunks == 1 or not split and task.plan.n_chunks * chunk_bytes <= KEPT_BYTES
+    task.plan.states_bytes = kernels.states_size(width, task.plan.n_chunks)
+    task.plan.scratch_bytes = numbers_size(task, width) + chunk_bytes * (
+        1 + term_arrays(task) + (2 if needs_more_room(task) else 0))
+    task.plan.scratch_bytes = (task.plan.scratch_bytes + 63) // 64 * 64
     if n_threads > 1:
         # What a processor fetches ahead of what it reads goes on behind the end of its thread's scratch. It would take
         # from the next thread lines that this one is about to write: up to half of its time again, where the pages
         # happen to lie so; 8192 bytes end it.
-        task.scratch_bytes += APART_BYTES
-    size = task.board_bytes + task.scratch_bytes * n_threads if split else (
-        (task.board_bytes + task.scratch_bytes) * n_threads)
+        task.plan.scratch_bytes += APART_BYTES
+    size = task.plan.states_bytes + task.plan.scratch_bytes * n_threads if split else (
+        (task.plan.states_bytes + task.plan.scratch_bytes) * n_threads)
     if size > STACK_BYTES:
         heap = <char *>malloc(size + 64)
         if heap == NULL:
@@ -525,21 +524,21 @@ cdef int run_all_tiles(Task *task, int dtype, int n_threads, bint for_python) no
         memory = heap
     memory += (64 - <uintptr_t>memory % 64) % 64
     if split:
-        status = run_chunks(task, dtype, n_threads, for_python, memory)
+        status = run_chunks(task, n_threads, for_python, memory)
     else:
-        status = run_tiles(task, dtype, n_threads, for_python, memory)
+        status = run_tiles(task, n_threads, for_python, memory)
     free(heap)
     return status
 
 
-cdef int call(Task *task, int dtype, int n_threads) except -1:
+cdef int call(Task *task, int n_threads) except -1:
     """run() for Python: without the GIL, unless the task is as short as that takes."""
     cdef int status
     if task.n_rows * task.n_classes <= SHORT_CALL:
-        status = run(task, dtype, n_threads, False)
+        status = run(task, n_threads, False)
     else:
         with nogil:
-            status = run(task, dtype, n_threads, True)
+            status = run(task, n_threads, True)
     if status == CSOFTMAX_NO_MEMORY:
         raise MemoryError("csoftmax got no scratch memory")
     return -1 if status == INTERRUPTED else 0
@@ -568,14 +567,23 @@ cdef int dtype_of(cnp.ndarray x) noexcept:
     return 1 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else 0
 
 
-cdef void begin(Task *task) noexcept nogil:
-    memset(task, 0, <char *>&task.x - <char *>task)
-    task.scale = task.scale_factor = task.temperature = task.kept = 1
+cdef inline void begin(Task *task, int dtype) noexcept nogil:
+    """A task that asks for nothing yet. The layouts, 3 KB, are set by whoever needs them."""
+    task.dtype = dtype
+    task.output = NOTHING
+    task.temperature = 1
+    task.has_added = False
+    task.logsumexp = NULL
+    memset(&task.loss, 0, sizeof(task.loss))
+    memset(&task.gradient, 0, sizeof(task.gradient))
+    memset(&task.pick, 0, sizeof(task.pick))
+    memset(&task.plan, 0, sizeof(task.plan))
+    task.loss.kept = task.gradient.scale = task.gradient.factor = 1
 
 
 cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
     cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
-    begin(task)
+    begin(task, dtype_of(x))
     lay_out(&task.x, x, axis)
     task.n_classes = cnp.PyArray_DIM(x, axis)
     task.n_rows = size // task.n_classes if task.n_classes else 0
@@ -588,7 +596,7 @@ cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double t
     task.temperature = temperature
     lay_out(&task.out, out, axis)
     task.output = LOG_PROBABILITY if log else PROBABILITY
-    call(&task, dtype_of(x), n_threads)
+    call(&task, n_threads)
 
 
 cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cnp.ndarray added, int n_threads):
@@ -600,10 +608,10 @@ cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cn
     describe(&task, x, axis)
     task.temperature = temperature
     if added is not None:
-        lay_out(&task.other, added, axis)
+        lay_out(&task.second_input, added, axis)
         task.has_added = True
     task.logsumexp = cnp.PyArray_DATA(out)
-    call(&task, dtype_of(x), n_threads)
+    call(&task, n_threads)
 
 
 cdef enum:
@@ -899,39 +907,39 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
     cdef cnp.ndarray masses, chunk_mass
     describe(&task, logits, axis)
     if probabilities is not None:
-        lay_out(&task.other, probabilities, axis)
-        task.has_probabilities = True
+        lay_out(&task.second_input, probabilities, axis)
+        task.loss.has_probabilities = True
     else:
-        task.target = <const int64_t *>cnp.PyArray_DATA(target)
+        task.loss.target = <const int64_t *>cnp.PyArray_DATA(target)
         if ignore_index is not None:
-            task.has_ignore_index = True
-            task.ignore_index = ignore_index
-    task.weight = doubles(weight)
-    task.sample_weight = doubles(sample_weight)
-    task.grad_weight = doubles(grad_weight)
+            task.loss.has_ignore_index = True
+            task.loss.ignore_index = ignore_index
+    task.loss.weight = doubles(weight)
+    task.loss.sample_weight = doubles(sample_weight)
+    task.gradient.weight = doubles(grad_weight)
     task.temperature = temperature
     if cnp.PyArray_TYPE(loss) == cnp.NPY_DOUBLE:
-        task.loss_f64 = <double *>cnp.PyArray_DATA(loss)
+        task.loss.f64 = <double *>cnp.PyArray_DATA(loss)
     else:
-        task.loss_f32 = <float *>cnp.PyArray_DATA(loss)
+        task.loss.f32 = <float *>cnp.PyArray_DATA(loss)
     if grad is not None:
         lay_out(&task.out, grad, axis)
         task.output = GRADIENT
-    task.row_factor = doubles(row_factor)
-    task.row_exponent = NULL if row_exponent is None else <int *>cnp.PyArray_DATA(row_exponent)
+    task.gradient.row_factor = doubles(row_factor)
+    task.gradient.row_exponent = NULL if row_exponent is None else <int *>cnp.PyArray_DATA(row_exponent)
     state = fp_enter()
     if row_exponent is None:
-        settle_scale(&task, divisor, dtype_of(logits))
+        settle_scale(&task, divisor)
     if label_smoothing != 0 and task.n_classes:
-        task.kept = 1 - label_smoothing
-        task.smooth = label_smoothing / task.n_classes
-    if probabilities is None and task.smooth != 0:
-        masses = masses_of_classes(task.smooth, weight, task.n_classes, cnp.PyArray_TYPE(logits))
+        task.loss.kept = 1 - label_smoothing
+        task.loss.smooth = label_smoothing / task.n_classes
+    if probabilities is None and task.loss.smooth != 0:
+        masses = masses_of_classes(task.loss.smooth, weight, task.n_classes, cnp.PyArray_TYPE(logits))
         chunk_mass = sums_of_chunks(masses)
-        task.mass = cnp.PyArray_DATA(masses)
-        task.chunk_mass = doubles(chunk_mass)
+        task.loss.mass = cnp.PyArray_DATA(masses)
+        task.loss.chunk_mass = doubles(chunk_mass)
     fp_leave(state)
-    call(&task, dtype_of(logits), n_threads)
+    call(&task, n_threads)
 
 
 cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):
@@ -944,20 +952,20 @@ cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out,
     if task.n_rows == 0:
         return
     task.temperature = temperature
-    task.index = <const int64_t *>cnp.PyArray_DATA(index)
-    task.n_indices = cnp.PyArray_SIZE(index) // task.n_rows
-    task.picked = cnp.PyArray_DATA(out)
-    call(&task, dtype_of(logits), n_threads)
+    task.pick.index = <const int64_t *>cnp.PyArray_DATA(index)
+    task.pick.n_indices = cnp.PyArray_SIZE(index) // task.n_rows
+    task.pick.out = cnp.PyArray_DATA(out)
+    call(&task, n_threads)
 
 
 def backward(cnp.ndarray grad, cnp.ndarray result, int axis, cnp.ndarray out, bint log, int n_threads):
     """Write the gradient with respect to the logits to out; all arrays are of one shape and dtype."""
     cdef Task task
     describe(&task, result, axis)
-    lay_out(&task.other, grad, axis)
+    lay_out(&task.second_input, grad, axis)
     lay_out(&task.out, out, axis)
     task.output = LOG_SOFTMAX_BACKWARD if log else SOFTMAX_BACKWARD
-    call(&task, dtype_of(result), n_threads)
+    call(&task, n_threads)
 
 
 cdef enum:

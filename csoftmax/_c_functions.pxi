@@ -215,7 +215,7 @@ cdef int describe_rows(
 ) noexcept nogil:
     """Begin a task; whether its size is one: as in NumPy, a side of none counts as one of one."""
     cdef Py_ssize_t most = PY_SSIZE_T_MAX // 4 // <Py_ssize_t>sizeof(floating)
-    begin(task)
+    begin(task, dtype_of_pointer(x))
     task.n_rows = n_rows
     task.n_classes = n_classes
     return (n_threads >= 0 and 0 <= n_rows <= most and 0 <= n_classes <= most // (n_rows or 1)
@@ -231,7 +231,7 @@ cdef int write_batch(
             or not lay_out_rows(&task.out, out, n_rows, n_classes, out_row_stride, out_class_stride)):
         return CSOFTMAX_BAD_ARGUMENT
     task.output = output
-    return run(&task, dtype_of_pointer(x), n_threads, False)
+    return run(&task, n_threads, False)
 
 
 cdef int sum_batch(
@@ -247,7 +247,7 @@ cdef int sum_batch(
         for row in range(n_rows):
             out[row] = -<floating>INFINITY
     task.logsumexp = out
-    return run(&task, dtype_of_pointer(x), n_threads, False)
+    return run(&task, n_threads, False)
 
 
 cdef int take_targets(
@@ -301,10 +301,10 @@ cdef int loss_batch(
             or grad != NULL and not lay_out_rows(&task.out, grad, n_rows, n_classes, grad_row_stride,
                                                  grad_class_stride)):
         return CSOFTMAX_BAD_ARGUMENT
-    task.has_ignore_index = ignore_index != INT64_MIN
-    task.ignore_index = ignore_index
-    status = take_targets(target, target_size, n_rows, n_classes, task.has_ignore_index, ignore_index, &task.target,
-                          &copy, bad_row, n_threads)
+    task.loss.has_ignore_index = ignore_index != INT64_MIN
+    task.loss.ignore_index = ignore_index
+    status = take_targets(target, target_size, n_rows, n_classes, task.loss.has_ignore_index, ignore_index,
+                          &task.loss.target, &copy, bad_row, n_threads)
     if status != CSOFTMAX_OK:
         return status
     if n_classes == 0:          # then all rows are ignored
@@ -314,14 +314,14 @@ cdef int loss_batch(
             logsumexp[row] = -<floating>INFINITY
     task.logsumexp = logsumexp
     if floating is float:
-        task.loss_f32 = loss
+        task.loss.f32 = loss
     else:
-        task.loss_f64 = loss
+        task.loss.f64 = loss
     if grad != NULL:
         task.output = GRADIENT
-        task.scale = scale
-        settle_scale(&task, 1, dtype_of_pointer(x))
-    status = run(&task, dtype_of_pointer(x), n_threads, False)
+        task.gradient.scale = scale
+        settle_scale(&task, 1)
+    status = run(&task, n_threads, False)
     free(copy)
     return status
 
@@ -336,12 +336,12 @@ cdef int pick_batch(
     if (not describe_rows(&task, x, n_rows, n_classes, row_stride, class_stride, n_threads)
             or not are_rows(out, n_rows, True)):
         return CSOFTMAX_BAD_ARGUMENT
-    status = take_targets(index, index_size, n_rows, n_classes, False, 0, &task.index, &copy, bad_row, n_threads)
+    status = take_targets(index, index_size, n_rows, n_classes, False, 0, &task.pick.index, &copy, bad_row, n_threads)
     if status != CSOFTMAX_OK:
         return status
-    task.n_indices = 1
-    task.picked = out
-    status = run(&task, dtype_of_pointer(x), n_threads, False)
+    task.pick.n_indices = 1
+    task.pick.out = out
+    status = run(&task, n_threads, False)
     free(copy)
     return status
 

@@ -11,14 +11,14 @@
 # for any r, and r = g_k keeps them. So it is taken where what they lack is no more than their rounding; else r = 0.
 
 from cython cimport floating
-from libc.math cimport fabs, INFINITY
+from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport FAR, long_rest, mul_add, power_f64, reduce, refer, term, two_to_the, unit
 from csoftmax.kernels.fetch cimport fetch_row
 from csoftmax.kernels.lanes cimport copy_lanes, load_lanes, max_of_group, store_lanes
-from csoftmax.kernels.table cimport CHUNK, Layout, padded, ROWS, Task
+from csoftmax.kernels.task cimport CHUNK, ROWS, Layout, Task, padded
 from csoftmax.kernels.tile cimport Part, Rooms
 
 cdef enum:
@@ -338,7 +338,7 @@ cdef inline void add_part(
     const floating *g, Py_ssize_t g_stride,
 ) noexcept nogil:
     """Add up a part's rows; with the last chunk their sums are known."""
-    cdef Py_ssize_t row, n = part.n_classes, apart = 48 if task.n_chunks > 1 else 0     # else one place will do
+    cdef Py_ssize_t row, n = part.n_classes, apart = 48 if task.plan.n_chunks > 1 else 0     # else one place will do
     cdef bint is_first = part.first_class == 0, is_last = part.first_class + n == task.n_classes
     cdef floating[16] top
     cdef double *lanes
@@ -424,7 +424,7 @@ cdef inline void find_tops(
         largest[row] = -INFINITY
         rows.top[row] = 0
         rows.y_top[row] = rows.g_top[row] = 0
-    for chunk in range(task.n_chunks):
+    for chunk in range(task.plan.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
         y = take(task, &task.x, &part, room, False, &y_stride)
         if part.orientation == ROWS:
@@ -436,7 +436,7 @@ cdef inline void find_tops(
                 fetch_lanes(&part.ahead, row, part.n_classes, y[0])
                 tops_of_group(y + row, y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
     pick_tops(&task.x, first_row, n_rows, <const int64_t *>rows.top, rows.y_top, y[0])
-    pick_tops(&task.other, first_row, n_rows, <const int64_t *>rows.top, rows.g_top, y[0])
+    pick_tops(&task.second_input, first_row, n_rows, <const int64_t *>rows.top, rows.g_top, y[0])
 
 
 cdef inline void find_backward_sums(
@@ -447,10 +447,10 @@ cdef inline void find_backward_sums(
     cdef const floating *y
     cdef const floating *g
     cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0
-    cdef bint is_there = task.n_chunks == 1
-    for chunk in range(task.n_chunks):
+    cdef bint is_there = task.plan.n_chunks == 1
+    for chunk in range(task.plan.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
-        g = take(task, &task.other, &part, <floating *>rooms.mass, False, &g_stride)
+        g = take(task, &task.second_input, &part, <floating *>rooms.mass, False, &g_stride)
         if log:                 # whose sum is of g alone
             y, y_stride = g, g_stride
         else:
@@ -467,7 +467,7 @@ cdef inline bint find_exceptions(
     range of float64; and how."""
     # A softmax has three units in the last place, and its sum here what so many summands add.
     cdef double rounding = (4.76837158203125e-07 if floating is float else 8.881784197001252e-16) * (
-        1 + task.n_chunks // 16)
+        1 + task.plan.n_chunks // 16)
     cdef Py_ssize_t row
     cdef double size
     cdef bint found = False
@@ -550,11 +550,11 @@ cdef inline void write_back(
     cdef floating *values = <floating *>rooms.terms
     cdef floating *to
     cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0, to_stride = 0
-    cdef bint is_there = task.n_chunks == 1
-    for chunk in range(task.n_chunks):
+    cdef bint is_there = task.plan.n_chunks == 1
+    for chunk in range(task.plan.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
         y = take(task, &task.x, &part, <floating *>rooms.logits, is_there, &y_stride)
-        g = take(task, &task.other, &part, <floating *>rooms.mass, is_there, &g_stride)
+        g = take(task, &task.second_input, &part, <floating *>rooms.mass, is_there, &g_stride)
         to = destination(task, &part, values, &to_stride)
         write_part(&part, rows, scaled, log, y, y_stride, g, g_stride, to, to_stride)
         if to == values:

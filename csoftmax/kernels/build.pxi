@@ -35,7 +35,7 @@ table.multiply_output[1] = multiply_output_f64
 table.add_up = add_up
 table.count_outside = count_outside
 table.count_equal = count_equal
-table.board_size = board_size
+table.states_size = states_size
 table.fence = fence
 
 TABLE = PyCapsule_New(&table, "csoftmax.kernels", NULL)

@@ -1,16 +1,17 @@
 # The numbers of rows, from the states of their chunks: what their classes are written with, and the results of rows.
 
 from cython cimport floating
-from libc.math cimport fabs, INFINITY, isinf, isnan, NAN
+from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
 from libc.string cimport memcpy, memset
 
-from csoftmax.kernels.exp cimport choose_divisor, DIVIDED, FAR, log1p_parts, NEAR, Reference, unit
+from csoftmax.kernels.exp cimport DIVIDED, FAR, NEAR, Reference, choose_divisor, log1p_parts, unit
 from csoftmax.kernels.numbers cimport (
     add_logarithm, all_but, away_from, half_difference, kind_of, loss_of, merge, others_of, quotient_parts, share,
     term_at, top_term,
 )
-from csoftmax.kernels.table cimport GRADIENT, LOG_PROBABILITY, PROBABILITY, State, Task
-from csoftmax.kernels.tile cimport Board, Masses, PHASE_ROWS
+from csoftmax.kernels.task cimport GRADIENT, LOG_PROBABILITY, PROBABILITY, State, Task, has_masses, place_of
+from csoftmax.kernels.tile cimport PHASE_ROWS, Board, Masses
+
 
 cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n_rows) noexcept nogil:
     """Whether there is a row whose result is not finite: its maximum is infinite, or it holds a NaN."""
@@ -97,13 +98,13 @@ cdef inline void finish_phase(
     cdef Reference kind = kind_of(task.n_classes, temperature)
     if kind == DIVIDED:
         choose_divisor(temperature, &divide[0])
-    if task.target != NULL or task.has_probabilities:
+    if task.loss.target != NULL or task.loss.has_probabilities:
         find_masses(task, board_of_tile, first_row, first, n_rows, width, board_width, n_chunks, &masses, like)
     first_row += first
     if task.output == PROBABILITY or task.output == GRADIENT:
         # Also for the columns that fill up the lanes: choose_numbers() looks at all.
         for row in range(width):
-            numerator[row] = task.scale if task.output == GRADIENT else 1
+            numerator[row] = task.gradient.scale if task.output == GRADIENT else 1
         if task.output == GRADIENT and not masses.plain:
             for row in range(width):
                 numerator[row] = masses.scale[row] * (masses.of_target[row] + masses.shared[row])
@@ -119,7 +120,7 @@ cdef inline void finish_phase(
         memcpy(board.factor_low, factor_low, width * sizeof(double))
     if task.output == GRADIENT and has_masses(task):
         memcpy(board.scale, masses.scale, width * sizeof(double))
-    if task.output == GRADIENT and task.target != NULL:
+    if task.output == GRADIENT and task.loss.target != NULL:
         # Of the target's own mass p_t - 1 = -(sum of all terms but the target's) / (sum of all terms) is taken, so that
         # it keeps its digits; then come the masses that smoothing gives to all classes.
         if kind == DIVIDED:
@@ -130,7 +131,7 @@ cdef inline void finish_phase(
                 shift[row] = term_at(at_target[row], maximum[row], kind, NULL)
         for row in range(n_rows):
             m = all_but(shift[row], top[row], sum[row], carry[row], ties[row])
-            if task.mass == NULL:
+            if task.loss.mass == NULL:
                 b[row] = away_from(factor[row], factor_low[row], m, like)
             else:
                 high = shift[row] * (1 / unit(like))
@@ -155,7 +156,7 @@ cdef inline void finish_phase(
             others[row], m_low[row] = maximum[row], 0
     for row in range(n_rows):
         add_logarithm(others[row], m_low[row], logs[row], lost[row], &shift[row], &lost[row])
-    if task.output == LOG_PROBABILITY or task.index != NULL:
+    if task.output == LOG_PROBABILITY or task.pick.index != NULL:
         for row in range(n_rows):
             a[row] = maximum[row] if kind == DIVIDED else shift[row]
         for row in range(n_rows):   # never -0.0, so that the result is not
@@ -167,11 +168,11 @@ cdef inline void finish_phase(
                 if isnan(ties[row]) or isinf(maximum[row]):
                     like = <floating>NAN if isnan(ties[row]) else maximum[row]
                     (<floating *>task.logsumexp)[first_row + row] = like
-    if task.index != NULL:
+    if task.pick.index != NULL:
         pick(task, <const floating *>a, <const floating *>b, ties, maximum, first_row, n_rows)
-    if task.target == NULL and not task.has_probabilities:
+    if task.loss.target == NULL and not task.loss.has_probabilities:
         return
-    for row in range(n_rows if task.target != NULL else 0):
+    for row in range(n_rows if task.loss.target != NULL else 0):
         loss[row] = loss_of(at_target[row], shift[row], lost[row], maximum[row], logs[row], temperature)
     if not masses.plain:
         for row in range(n_rows):
@@ -180,9 +181,9 @@ cdef inline void finish_phase(
         if has_masses(task):
             for row in range(n_rows):
                 loss[row] += 2 * masses.cost[row] + masses.shared[row] * logs[row]
-        if task.sample_weight != NULL:
+        if task.loss.sample_weight != NULL:
             for row in range(n_rows):
-                m = task.sample_weight[first_row + row]
+                m = task.loss.sample_weight[first_row + row]
                 loss[row] = m * loss[row] if m != 0 else 0
         mend_overflows(task, &masses, at_target, maximum, logs, first_row, n_rows, &loss[0])
         for row in range(n_rows):
@@ -191,14 +192,14 @@ cdef inline void finish_phase(
         for row in range(n_rows):
             if isnan(ties[row]) or isinf(maximum[row]):
                 loss[row] = NAN
-    if task.has_ignore_index:
+    if task.loss.has_ignore_index:
         for row in range(n_rows):
-            loss[row] = 0 if task.target[first_row + row] == task.ignore_index else loss[row]
-    if task.loss_f32 != NULL:
+            loss[row] = 0 if task.loss.target[first_row + row] == task.loss.ignore_index else loss[row]
+    if task.loss.f32 != NULL:
         for row in range(n_rows):
-            task.loss_f32[first_row + row] = <float>loss[row] + <float>0    # too small a one may be -0.0
-    if task.loss_f64 != NULL:
-        memcpy(task.loss_f64 + first_row, loss, n_rows * sizeof(double))
+            task.loss.f32[first_row + row] = <float>loss[row] + <float>0    # too small a one may be -0.0
+    if task.loss.f64 != NULL:
+        memcpy(task.loss.f64 + first_row, loss, n_rows * sizeof(double))
 
 
 cdef inline void mend_overflows(
@@ -219,7 +220,7 @@ cdef inline void mend_overflows(
             value = masses.of_target[row] * (half_difference(maximum[row], at_target[row]) / task.temperature)
         if has_masses(task):
             value += masses.cost[row] + masses.shared[row] * logs[row] * 0.5
-        weight = task.sample_weight[first_row + row] if task.sample_weight != NULL else 1
+        weight = task.loss.sample_weight[first_row + row] if task.loss.sample_weight != NULL else 1
         loss[row] = weight * value * 2 if weight != 0 else 0
 
 
@@ -229,20 +230,20 @@ cdef void pick(
 ) noexcept nogil:
     """Log-probabilities at the indices of each row: as LOGS and DIVIDED_LOGS have them."""
     cdef Py_ssize_t[64] offsets
-    cdef Py_ssize_t row, k, place
+    cdef Py_ssize_t row, k, place, index
     cdef floating[5] divide     # (N_DIVIDE,)
     cdef floating x
     row_offsets(&task.x, first_row, n_rows, offsets)
     choose_divisor(task.temperature, &divide[0])
     for row in range(n_rows):
-        for k in range(task.n_indices):
-            place = (first_row + row) * task.n_indices + k
-            memcpy(&x, task.x.data + offsets[row] + place_of(task.index[place], task.n_classes) * task.x.class_stride,
-                   sizeof(floating))
+        for k in range(task.pick.n_indices):
+            place = (first_row + row) * task.pick.n_indices + k
+            index = place_of(task.pick.index[place], task.n_classes)
+            memcpy(&x, task.x.data + offsets[row] + index * task.x.class_stride, sizeof(floating))
             if task.temperature != 1:
                 x = divided_log(x, shift[row], low[row], <const floating *>&divide[0])
             else:
                 x = (x - shift[row]) + low[row]
             if isnan(ties[row]) or isinf(maximum[row]):
                 x = <floating>NAN
-            (<floating *>task.picked)[place] = x
+            (<floating *>task.pick.out)[place] = x

@@ -3,12 +3,11 @@
 
 from cython cimport floating
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport mul_add
 from csoftmax.kernels.fetch cimport prefetch
-from csoftmax.kernels.table cimport CHUNK, COLUMNS, Layout, ROWS, Task
+from csoftmax.kernels.task cimport CHUNK, COLUMNS, ROWS, Layout, Task
 from csoftmax.kernels.tile cimport Part
 
 cdef extern from "transpose.h" nogil:
@@ -149,7 +148,7 @@ cdef enum:
 cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk) noexcept nogil:
     cdef Part part
     memset(&part, 0, sizeof(Part))
-    part.orientation = ROWS if n_rows <= task.tail_rows else task.orientation
+    part.orientation = ROWS if n_rows <= task.plan.tail_rows else task.plan.orientation
     part.first_row = first_row
     part.n_rows = n_rows
     part.width = n_rows if part.orientation == ROWS else (n_rows + 15) // 16 * 16
@@ -159,15 +158,6 @@ cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_
         part.n_classes = CHUNK
     part.term_stride = (part.n_classes + 63) // 64 * 64 if part.orientation == ROWS else part.width
     return part
-
-
-cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept nogil:
-    """The target. It was checked, but another thread may have changed it since: never outside the row."""
-    return target if 0 <= target < n_classes else 0
-
-
-cdef inline bint is_ignored(const Task *task, Py_ssize_t row) noexcept nogil:
-    return task.target != NULL and task.has_ignore_index and task.target[row] == task.ignore_index
 
 
 cdef const floating *take(
@@ -237,7 +227,7 @@ cdef const floating *take_logits(
     if is_there:
         stride[0] = m
         return room
-    added = take(task, &task.other, part, added_room, False, &added_stride)
+    added = take(task, &task.second_input, part, added_room, False, &added_stride)
     for i in range(n):
         to = room + i * m
         for j in range(m):
@@ -248,10 +238,6 @@ cdef const floating *take_logits(
     return room
 
 
-cdef inline bint has_masses(const Task *task) noexcept nogil:
-    return task.mass != NULL or task.has_probabilities
-
-
 cdef const floating *take_mass(
     const Task *task, Part *part, floating *room, floating *raw_room, bint is_there, Py_ssize_t *stride,
     int *row_step,
@@ -259,22 +245,22 @@ cdef const floating *take_mass(
     """The masses of a part, as rows (stride 0 if all have one) or with rows as lanes (row_step 0 if all have one)."""
     cdef Py_ssize_t n, m, i, j, raw_stride = 0
     cdef const floating *raw
-    cdef const double *weight = task.weight + part.first_class if task.weight != NULL else NULL
-    cdef double kept = task.kept, smooth = task.smooth
-    if not task.has_probabilities:
+    cdef const double *weight = task.loss.weight + part.first_class if task.loss.weight != NULL else NULL
+    cdef double kept = task.loss.kept, smooth = task.loss.smooth
+    if not task.loss.has_probabilities:
         row_step[0] = 0
         stride[0] = 0 if part.orientation == ROWS else 1
-        return <const floating *>task.mass + part.first_class
+        return <const floating *>task.loss.mass + part.first_class
     row_step[0] = 1
     if kept == 1 and smooth == 0 and weight == NULL:
-        return take(task, &task.other, part, room, is_there, stride)
+        return take(task, &task.second_input, part, room, is_there, stride)
     n, m = part.n_rows, part.n_classes
     if part.orientation == COLUMNS:
         n, m = m, part.width
     stride[0] = m
     if is_there:
         return room
-    raw = take(task, &task.other, part, raw_room, False, &raw_stride)
+    raw = take(task, &task.second_input, part, raw_room, False, &raw_stride)
     for i in range(n):
         if weight == NULL:
             for j in range(m):

@@ -1,11 +1,11 @@
 # Masses of classes, as task.pxd explains them: what they cost, chunk by chunk, and what they are for each row.
 
 from cython cimport floating
-from libc.math cimport fabs, INFINITY
+from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.lanes cimport exact_sum
 from csoftmax.kernels.numbers cimport half_difference
-from csoftmax.kernels.table cimport ALWAYS_LANES, ROWS, Task
+from csoftmax.kernels.task cimport ALWAYS_LANES, ROWS, Task, has_masses, place_of
 from csoftmax.kernels.tile cimport Board, Masses, Part
 
 
@@ -27,7 +27,7 @@ cdef void measure_masses(
                         part.width, mass, mass_stride, row_step, maximum, cost, total)
     if row_step == 0:
         for row in range(part.n_rows):
-            total[row] = task.chunk_mass[chunk]
+            total[row] = task.loss.chunk_mass[chunk]
     for row in range(part.n_rows):
         found |= not is_ordinary_cost(cost[row], maximum[row])
     for row in range(part.n_rows):
@@ -146,23 +146,23 @@ cdef void find_masses(
     """Of n_rows rows from the tile's first_row + first on, and what fills up the lanes to width."""
     cdef Py_ssize_t row, target
     masses.plain = (
-        task.kept == 1 and task.weight == NULL and task.sample_weight == NULL and task.grad_weight == NULL
-        and not has_masses(task))
+        task.loss.kept == 1 and task.loss.weight == NULL and task.loss.sample_weight == NULL
+        and task.gradient.weight == NULL and not has_masses(task))
     if masses.plain:
         return
     first_row += first
     for row in range(width):
-        masses.of_target[row] = task.kept if task.target != NULL else 0
-        masses.scale[row] = task.scale
+        masses.of_target[row] = task.loss.kept if task.loss.target != NULL else 0
+        masses.scale[row] = task.gradient.scale
         masses.shared[row] = masses.cost[row] = 0
-    if task.grad_weight != NULL:
+    if task.gradient.weight != NULL:
         for row in range(n_rows):
-            masses.scale[row] *= task.grad_weight[first_row + row]
-    if task.target != NULL and (task.weight != NULL or task.mass != NULL):
+            masses.scale[row] *= task.gradient.weight[first_row + row]
+    if task.loss.target != NULL and (task.loss.weight != NULL or task.loss.mass != NULL):
         for row in range(n_rows):
-            target = place_of(task.target[first_row + row], task.n_classes)
-            if task.weight != NULL:
-                masses.of_target[row] = task.kept * task.weight[target]
-            masses.of_class[row] = (<const floating *>task.mass)[target] if task.mass != NULL else <floating>0
+            target = place_of(task.loss.target[first_row + row], task.n_classes)
+            if task.loss.weight != NULL:
+                masses.of_target[row] = task.loss.kept * task.loss.weight[target]
+            masses.of_class[row] = (<const floating *>task.loss.mass)[target] if task.loss.mass != NULL else <floating>0
     if has_masses(task):
         add_chunks_masses(task, board, first, n_rows, board_width, n_chunks, masses, like)

@@ -10,7 +10,7 @@ from csoftmax.kernels.exp cimport (
     reference_parts, term, times_power, unit,
 )
 from csoftmax.kernels.lanes cimport exact_sum
-from csoftmax.kernels.table cimport State
+from csoftmax.kernels.task cimport State
 
 
 cdef inline Reference kind_of(Py_ssize_t n_classes, double temperature) noexcept nogil:

@@ -3,24 +3,24 @@
 # the numbers are those of a tile, bit for bit.
 
 from cython cimport floating
-from libc.math cimport floor, INFINITY, isinf, isnan, NAN
+from libc.math cimport INFINITY, NAN, floor, isinf, isnan
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    FAR, log1p_parts, long_rest, NEAR, raised, reduce, refer, Reference, reference_offset, short_rest, term, unit,
+    FAR, NEAR, Reference, log1p_parts, long_rest, raised, reduce, refer, reference_offset, short_rest, term, unit,
 )
 from csoftmax.kernels.lanes cimport (
     add_to_totals, below, exact_sum, has_nan, load_lanes, max_of_group, store_lanes, ties_of, tops_in_lanes,
 )
 from csoftmax.kernels.numbers cimport (
-    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, share, split_factor,
-    term_at, top_term,
+    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, share,
+    split_factor, term_at, top_term,
 )
-from csoftmax.kernels.table cimport (
-    CHUNK, GRADIENT, LOG_PROBABILITY, LOGSUMEXP, LOSS, NOTHING, Output, PROBABILITY, RowNumber, SHORT, State,
+from csoftmax.kernels.task cimport (
+    CHUNK, GRADIENT, LOGSUMEXP, LOG_PROBABILITY, LOSS, NOTHING, PROBABILITY, SHORT, Output, RowNumber, State,
 )
-from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, Formula, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, TERMS, UNSCALE
+from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, TERMS, UNSCALE, Formula
 
 cdef enum:
     TERMS_AT_ONCE = 256     # of a chunk whose terms are not kept; a multiple of 64

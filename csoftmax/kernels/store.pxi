@@ -6,7 +6,7 @@ from libc.math cimport ldexp
 from libc.string cimport memcpy
 
 from csoftmax.kernels.fetch cimport prefetch
-from csoftmax.kernels.table cimport Layout, ROWS, Task
+from csoftmax.kernels.task cimport ROWS, Gradient, Layout, Task, is_ignored, place_of
 from csoftmax.kernels.tile cimport Part
 
 cdef extern from "stream.h" nogil:
@@ -47,10 +47,10 @@ cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept no
     """Where the part's output lies, if it is to be fetched while the part is measured: then writing need not wait. Of
     one that goes past the cache come the lines at the ends, which it shares with its neighbours."""
     cdef Py_ssize_t offset
-    if not task.fetch_output or not task.out.rows and part.orientation == ROWS:
+    if not task.plan.fetch_output or not task.out.rows and part.orientation == ROWS:
         return
     row_offsets(&task.out, part.first_row, 1, &offset)
-    if task.stream:
+    if task.plan.stream:
         prefetch(task.out.data + offset)
         prefetch(task.out.data + offset + part.n_rows * task.n_classes * item - 1)
         return
@@ -63,7 +63,7 @@ cdef floating *destination(const Task *task, const Part *part, floating *values,
     """Where values are written as they come: the output itself if they may lie there at once, else `values`."""
     cdef Py_ssize_t offset
     cdef bint at_once = task.out.rows if part.orientation == ROWS else task.out.columns
-    if task.stream or part.n_rows != part.width or not at_once:
+    if task.plan.stream or part.n_rows != part.width or not at_once:
         stride[0] = part.n_classes if part.orientation == ROWS else part.width
         return values
     stride[0] = task.n_classes if part.orientation == ROWS else task.out.class_stride // <Py_ssize_t>sizeof(floating)
@@ -80,14 +80,14 @@ cdef void put(const Task *task, const Part *part, const floating *values, floati
     row_offsets(&task.out, part.first_row, 1, &offset)
     to = task.out.data + offset + part.first_class * task.out.class_stride
     if part.orientation == ROWS and task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes):
-        put_block(to, values, size, task.stream)
+        put_block(to, values, size, task.plan.stream)
     elif part.orientation == ROWS:
         scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
     elif task.out.columns:
         for j in range(part.n_classes):
-            put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.stream)
+            put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.plan.stream)
     elif task.out.rows and part.n_classes == task.n_classes:
-        if task.stream:
+        if task.plan.stream:
             transpose(values, part.n_classes, part.n_rows, part.width, room, part.n_classes)
             put_block(to, room, size, True)
         else:
@@ -109,9 +109,9 @@ cdef inline void multiply_classes(
 
 cdef inline bint weighs_nothing(const Task *task, Py_ssize_t row) noexcept nogil:
     """Whether the row's gradient is 0 whatever multiplies it."""
-    return is_ignored(task, row) or task.grad_weight != NULL and task.grad_weight[row] == 0 or (
-        task.target != NULL and task.mass == NULL and task.weight != NULL
-        and task.weight[place_of(task.target[row], task.n_classes)] == 0)
+    return is_ignored(task, row) or task.gradient.weight != NULL and task.gradient.weight[row] == 0 or (
+        task.loss.target != NULL and task.loss.mass == NULL and task.loss.weight != NULL
+        and task.loss.weight[place_of(task.loss.target[row], task.n_classes)] == 0)
 
 
 cdef inline void multiply_rows(
@@ -120,13 +120,17 @@ cdef inline void multiply_rows(
     """At most MAX_TILE_ROWS."""
     cdef Py_ssize_t[256] offsets
     cdef Py_ssize_t row
+    cdef const Gradient *gradient = &task.gradient
     cdef double factor
     cdef int exponent
     row_offsets(&task.out, first_row, n_rows, offsets)
     for row in range(n_rows):
         if weighs_nothing(task, first_row + row):
             continue
-        factor = task.scale_factor * (1 if task.row_factor == NULL else task.row_factor[first_row + row])
-        exponent = task.scale_exponent + (0 if task.row_exponent == NULL else task.row_exponent[first_row + row])
+        factor, exponent = gradient.factor, gradient.exponent
+        if gradient.row_factor != NULL:
+            factor *= gradient.row_factor[first_row + row]
+        if gradient.row_exponent != NULL:
+            exponent += gradient.row_exponent[first_row + row]
         multiply_classes(<floating *>(task.out.data + offsets[row]), task.n_classes, task.out.class_stride, factor,
                          exponent)

@@ -1,6 +1,6 @@
 # What the kernels of a tile tell each other: its parts, the states of its rows, the masses of their classes.
 
-from csoftmax.kernels.table cimport Orientation
+from csoftmax.kernels.task cimport Orientation
 
 cdef enum:
     PHASE_ROWS = 64             # of a tile whose numbers of rows lie on the stack at a time

@@ -2,23 +2,23 @@
 # scratch and put out at the end, so the output may be the input. Here are the build's functions for tiles, too.
 
 from cython cimport floating
-from libc.math cimport isinf, NAN
+from libc.math cimport NAN, isinf
 from libc.stdint cimport int64_t, uint64_t
 
 from csoftmax.kernels.exp cimport choose_divisor
 from csoftmax.kernels.lanes cimport exact_sum, has_nan
 from csoftmax.kernels.numbers cimport kind_of
-from csoftmax.kernels.table cimport (
-    CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, numbers_size, room_size, ROWS, SOFTMAX_BACKWARD,
-    Steps, Task, term_rooms, WRITE,
+from csoftmax.kernels.task cimport (
+    CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, ROWS, SOFTMAX_BACKWARD, WRITE, Steps, Task,
+    array_size, has_masses, numbers_size, place_of, term_arrays,
 )
-from csoftmax.kernels.tile cimport Board, CHUNK_NUMBERS, Part, Rooms, ROW_NUMBERS
+from csoftmax.kernels.tile cimport CHUNK_NUMBERS, ROW_NUMBERS, Board, Part, Rooms
 
 cdef extern from "stream.h" nogil:
     void stream_fence()
 
 
-cdef Py_ssize_t board_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
+cdef Py_ssize_t states_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
     """In bytes, for the larger dtype; a multiple of 64."""
     return (8 * width * (CHUNK_NUMBERS * n_chunks + ROW_NUMBERS) + 64 + 63) // 64 * 64
 
@@ -65,7 +65,7 @@ cdef void measure(
                         <const floating *>&divide[0], &part.ahead, &part.output, terms, maximum, sum, ties)
     else:
         measure_rows(x, part.n_rows, n, stride, <const floating *>&divide[0] if task.temperature != 1 else NULL,
-                     part.n_rows * (stride if n == task.n_classes else n), part.output.start, task.keep_terms,
+                     part.n_rows * (stride if n == task.n_classes else n), part.output.start, task.plan.keep_terms,
                      part.term_stride, terms, maximum, sum, ties)
     if not find_special(<const floating *>maximum, <const double *>ties, part.n_rows):
         return
@@ -74,7 +74,7 @@ cdef void measure(
             sum[row] = 0
             first = x + row * (stride if part.orientation == ROWS else 1)
             ties[row] = NAN if has_nan(first, n, 1 if part.orientation == ROWS else stride) else 0
-            for j in range(n if task.keep_terms else 0):
+            for j in range(n if task.plan.keep_terms else 0):
                 # A chunk of nothing but -inf: the row's other chunks decide.
                 terms[row * part.term_stride + j if part.orientation == ROWS else j * part.width + row] = 0
 
@@ -84,7 +84,7 @@ cdef Py_ssize_t side_by_side(
 ) noexcept nogil:
     """How many chunks from `chunk` on are measured together: whole ones of a single row, as if they were rows."""
     cdef Py_ssize_t n = task.n_classes // CHUNK - chunk
-    if n_rows > 1 or not task.x.rows or task.has_added or task.orientation == COLUMNS:
+    if n_rows > 1 or not task.x.rows or task.has_added or task.plan.orientation == COLUMNS:
         return 1
     n = n if n < end_chunk - chunk else end_chunk - chunk
     n = n if n < FOLD else FOLD
@@ -107,7 +107,7 @@ cdef void measure_chunks(
     cdef floating *at_target = <floating *>board.at_target
     if n_chunks > 1:            # the part's rows are chunks, each with its own room for terms
         part.n_rows = n_chunks
-        part.term_stride = room_size(task, ROWS, 1)
+        part.term_stride = array_size(task, ROWS, 1)
         stride = CHUNK
     measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + first, board.chunk_sum + first,
             board.chunk_ties + first)
@@ -117,9 +117,9 @@ cdef void measure_chunks(
             part.first_class = (chunk + i) * CHUNK
             measure_masses(task, board, &part, chunk + i, x + i * CHUNK, stride, <floating *>rooms.mass, spare)
         part.first_class = chunk * CHUNK
-    if task.target != NULL:
-        targets = task.target + first_row
-        if task.n_chunks == 1:
+    if task.loss.target != NULL:
+        targets = task.loss.target + first_row
+        if task.plan.n_chunks == 1:
             for row in range(n_rows):
                 at_target[row] = x[row * row_step + place_of(targets[row], task.n_classes) * class_step]
             return
@@ -136,14 +136,14 @@ cdef inline void run_tile(
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
     cdef Part part = part_of(task, first_row, n_rows, 0)
     cdef Board board = board_at(memory, part.width, n_chunks)
-    cdef Py_ssize_t size = room_size(task, part.orientation, part.width)
-    cdef Py_ssize_t step = size if task.keep_terms else 0
+    cdef Py_ssize_t size = array_size(task, part.orientation, part.width)
+    cdef Py_ssize_t step = size if task.plan.keep_terms else 0
     cdef Rooms rooms
     cdef Py_ssize_t chunk, n
     rooms.numbers = scratch
     rooms.logits = scratch + numbers_size(task, part.width)
     rooms.terms = <floating *>rooms.logits + size
-    rooms.mass = <floating *>rooms.terms + term_rooms(task) * size
+    rooms.mass = <floating *>rooms.terms + term_arrays(task) * size
     rooms.spare = <floating *>rooms.mass + size
     if task.output == SOFTMAX_BACKWARD:
         softmax_backward_tile(task, first_row, n_rows, &rooms, like)

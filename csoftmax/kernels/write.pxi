@@ -1,19 +1,21 @@
 # The values of classes: probabilities, log-probabilities and gradients, from terms that were kept or from logits.
 
 from cython cimport floating
-from libc.math cimport isinf, isnan, NAN
+from libc.math cimport NAN, isinf, isnan
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    choose_divisor, divided, DIVIDED, FAR, mul_add, NEAR, refer, Reference, term, two_to_the,
+    DIVIDED, FAR, NEAR, Reference, choose_divisor, divided, mul_add, refer, term, two_to_the,
 )
 from csoftmax.kernels.lanes cimport copy_lanes
 from csoftmax.kernels.numbers cimport is_large, kind_of, split_factor
-from csoftmax.kernels.table cimport GRADIENT, LOG_PROBABILITY, Orientation, padded, ROWS, Task
+from csoftmax.kernels.task cimport (
+    GRADIENT, LOG_PROBABILITY, ROWS, Orientation, Task, has_masses, is_ignored, padded, place_of,
+)
 from csoftmax.kernels.tile cimport (
-    Board, DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, Formula, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, Part, Rooms,
-    TERMS, UNSCALE,
+    DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, TERMS, UNSCALE, Board,
+    Formula, Part, Rooms,
 )
 
 
@@ -153,9 +155,9 @@ cdef void mend(
     cdef const floating *at_target = <const floating *>board.b
     cdef floating blank
     cdef int found = board.special[0]
-    if task.output == GRADIENT and task.target != NULL:
-        targets = task.target + part.first_row
-        if task.n_chunks == 1:
+    if task.output == GRADIENT and task.loss.target != NULL:
+        targets = task.loss.target + part.first_row
+        if task.plan.n_chunks == 1:
             for row in range(part.n_rows):
                 to[row * row_step + place_of(targets[row], task.n_classes) * class_step] = at_target[row]
         else:
@@ -163,9 +165,9 @@ cdef void mend(
                 target = place_of(targets[row], task.n_classes) - part.first_class
                 if 0 <= target < part.n_classes:
                     to[row * row_step + target * class_step] = at_target[row]
-        if task.has_ignore_index:
+        if task.loss.has_ignore_index:
             for row in range(part.n_rows):
-                found |= targets[row] == task.ignore_index
+                found |= targets[row] == task.loss.ignore_index
     if not found:
         return
     for row in range(part.n_rows):
@@ -193,11 +195,11 @@ cdef bint choose_numbers(
     cdef double[256] power
     cdef double apart
     cdef Reference kind = kind_of(task.n_classes, task.temperature)
-    cdef int fits = task.keep_terms and not board.special[0] and (task.n_chunks == 1 or kind == FAR)
+    cdef int fits = task.plan.keep_terms and not board.special[0] and (task.plan.n_chunks == 1 or kind == FAR)
     cdef Py_ssize_t row
     for row in range(part.width):
         power[row] = 1
-    if task.n_chunks > 1 and fits:
+    if task.plan.n_chunks > 1 and fits:
         for row in range(part.width):
             refer(maximum[row], FAR, &origin, &least, &magic)
             refer(chunk_maximum[row], FAR, &chunk_origin, &least, &chunk_magic)
@@ -221,7 +223,7 @@ cdef bint choose_numbers(
 cdef void write_chunk(
     const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
     bint is_there,              # rooms still hold the chunk's logits and masses
-    floating *values,           # INOUT terms if task.keep_terms
+    floating *values,           # INOUT terms if task.plan.keep_terms
     const Rooms *rooms, floating like,
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk)

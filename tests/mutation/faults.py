@@ -142,7 +142,7 @@ FAULTS = [
         "a first tile of columns that is shorter begins too late",
         "csoftmax/_batch.pyx",
         "    start = start if start > 0 else 0\n",
-        "    start = start if start > 0 else task.skew\n",
+        "    start = start if start > 0 else task.plan.first_tile_offset\n",
     ),
     (
         "the last block of losses is not added",
@@ -215,7 +215,7 @@ FAULTS = [
         "a tail of columns is taken for as many columns",
         KERNELS + "load.pxi",
         "part.width = n_rows if part.orientation == ROWS else",
-        "part.width = n_rows if task.orientation == ROWS else",
+        "part.width = n_rows if task.plan.orientation == ROWS else",
     ),
     (
         "columns are taken for rows that are there",
@@ -225,14 +225,14 @@ FAULTS = [
     ),
     (
         "a target is not compared with the row's length",
-        KERNELS + "load.pxi",
+        KERNELS + "task.pxd",
         "return target if 0 <= target < n_classes else 0",
         "return target",
     ),
     (
         "ignored rows keep their loss",
         KERNELS + "finish.pxi",
-        "loss[row] = 0 if task.target[first_row + row] == task.ignore_index else loss[row]",
+        "loss[row] = 0 if task.loss.target[first_row + row] == task.loss.ignore_index else loss[row]",
         "loss[row] = loss[row]",
     ),
     (
@@ -245,7 +245,7 @@ FAULTS = [
         "the target's gradient is p - 1",
         KERNELS + "finish.pxi",
         "b[row] = away_from(factor[row], factor_low[row], m, like)",
-        "b[row] = <floating>(factor[row] * shift[row] * (1 / unit(like)) - task.scale)",
+        "b[row] = <floating>(factor[row] * shift[row] * (1 / unit(like)) - task.gradient.scale)",
     ),
     (
         "a loss may be -0.0",
@@ -428,8 +428,8 @@ FAULTS = [
     (
         "a few rows with sample weights take the short way",
         "csoftmax/_batch.pyx",
-        " or task.sample_weight != NULL or task.grad_weight != NULL or task.mass != NULL",
-        " or task.mass != NULL",
+        "            or task.loss.sample_weight != NULL or task.gradient.weight != NULL\n",
+        "",
     ),
     (
         "the caller's rounding mode is kept during a call",
