@@ -15,7 +15,10 @@ from libc.math cimport INFINITY, fabs
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
-from csoftmax.kernels.exp cimport FAR, long_rest, mul_add, power_f64, reduce, refer, term, two_to_the, unit
+from csoftmax.kernels.exp cimport (
+    NEXT_TO_MAXIMUM, Reference, long_rest, mul_add, multiple_of, power_f64, reduce, refer, reference_at,
+    store_reference, term, term_scale, two_to_the,
+)
 from csoftmax.kernels.fetch cimport fetch_row
 from csoftmax.kernels.lanes cimport copy_lanes, load_lanes, max_of_group, store_lanes
 from csoftmax.kernels.task cimport CHUNK, ROWS, Layout, Task, padded
@@ -59,11 +62,11 @@ cdef inline Backward backward_at(char *memory, Py_ssize_t width) noexcept nogil:
 
 cdef inline floating backward_value(
     floating y, floating g, double g_from, double sum, double low, double high, double down, bint scaled,
-    floating origin, floating least, floating magic, bint log,
+    Reference reference, bint log,
 ) noexcept nogil:
     cdef double value = g * down if scaled else g
     if log:
-        y = term(y, origin, least, magic, FAR, NULL)
+        y = term(y, reference, NEXT_TO_MAXIMUM, NULL)
         if scaled and down != 1 and fabs(y * low * high) < 1e270 and fabs(value) < 1e270:
             return <floating>(g - y * low * high / down)        # as small as it may be
         value = mul_add(-(y * low), high, value)
@@ -73,10 +76,9 @@ cdef inline floating backward_value(
 
 cdef inline double value_at_top(double y_top, double g_top, double others) noexcept nogil:
     """-g_k (exp(y_k) - 1) - exp(y_k) * others, the difference exact where exp(y_k) is almost one; y_k <= 1."""
-    cdef double origin, least, magic, r, k, scale
-    refer(<double>0, FAR, &origin, &least, &magic)
-    reduce(y_top, origin, least, magic, FAR, NULL, &r, &k)
-    scale = power_f64(k) * (1 / unit(r))
+    cdef double r, k, scale
+    reduce(y_top, refer(<double>0, NEXT_TO_MAXIMUM), NEXT_TO_MAXIMUM, NULL, &r, &k)
+    scale = power_f64(k) * (1 / term_scale(r))
     r = mul_add(long_rest(r) * r, r, r)
     return -g_top * mul_add(r, scale, scale - 1) - mul_add(r, scale, scale) * others
 
@@ -258,16 +260,15 @@ cdef inline void write_back_row(
 ) noexcept nogil:
     cdef floating[16] value     # read before anything is written: to may be y or g
     cdef floating[16] last_y, last_g
-    cdef floating origin, least, magic
+    cdef Reference reference = refer(reference_of_logs(rows.y_top[row], <floating>0), NEXT_TO_MAXIMUM)
     cdef double g_from = rows.g_from[row], sum = rows.sum[row], low = rows.low[row], high = rows.high[row]
     cdef double down = rows.down[row]
     cdef Py_ssize_t j = 0
     cdef int l
-    refer(reference_of_logs(rows.y_top[row], <floating>0), FAR, &origin, &least, &magic)
     while j + 16 <= n_classes:
         for l in range(16):
             value[l] = backward_value(
-                y[j + l], g[j + l], g_from, sum, low, high, down, scaled, origin, least, magic, log)
+                y[j + l], g[j + l], g_from, sum, low, high, down, scaled, reference, log)
         copy_lanes(<const floating *>&value[0], to + j)
         j += 16
     if j < n_classes:
@@ -275,7 +276,7 @@ cdef inline void write_back_row(
         load_lanes(g + j, n_classes - j, &last_g[0])
         for l in range(16):
             value[l] = backward_value(
-                last_y[l], last_g[l], g_from, sum, low, high, down, scaled, origin, least, magic, log)
+                last_y[l], last_g[l], g_from, sum, low, high, down, scaled, reference, log)
         store_lanes(<const floating *>&value[0], n_classes - j, to + j)
 
 
@@ -290,7 +291,8 @@ cdef inline void write_back_group(
     const floating *y, Py_ssize_t y_stride, const floating *g, Py_ssize_t g_stride, Py_ssize_t n_classes,
     const Backward *rows, Py_ssize_t row, bint scaled, bint log, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    cdef floating[16] value, origin, least, magic
+    cdef floating[16] value
+    cdef floating[48] references        # (N_REFERENCE, 16)
     cdef double[16] g_from, sum, low, high, down
     cdef Py_ssize_t j
     cdef const floating *p
@@ -300,13 +302,13 @@ cdef inline void write_back_group(
         g_from[l], sum[l], down[l] = rows.g_from[row + l], rows.sum[row + l], rows.down[row + l]
         low[l], high[l] = rows.low[row + l], rows.high[row + l]
     for l in range(16):
-        refer(reference_of_logs(rows.y_top[row + l], <floating>0), FAR, &origin[l], &least[l], &magic[l])
+        store_reference(refer(reference_of_logs(rows.y_top[row + l], <floating>0), NEXT_TO_MAXIMUM), &references[l], 16)
     for j in range(n_classes):
         p = y + j * y_stride
         q = g + j * g_stride
         for l in range(16):
-            value[l] = backward_value(p[l], q[l], g_from[l], sum[l], low[l], high[l], down[l], scaled, origin[l],
-                                      least[l], magic[l], log)
+            value[l] = backward_value(p[l], q[l], g_from[l], sum[l], low[l], high[l], down[l], scaled,
+                                      reference_at(<const floating *>&references[l], 16), log)
         copy_lanes(<const floating *>&value[0], to + j * to_stride)
 
 
@@ -488,17 +490,15 @@ cdef inline bint find_exceptions(
 cdef inline void finish_logs(Backward *rows, Py_ssize_t width, floating like) noexcept nogil:
     """What the values of the classes are made with, for log_softmax."""
     cdef double sum, n
-    cdef floating origin, least, magic
     cdef Py_ssize_t row
     for row in range(width):
         rows.at_top[row] = value_at_top(
             rows.y_top[row] if -1 <= rows.y_top[row] <= 1 else 0, rows.g_top[row], rows.sum[row]) / rows.down[row]
         sum = rows.sum[row] + rows.g_top[row]
-        refer(reference_of_logs(rows.y_top[row], like), FAR, &origin, &least, &magic)
-        n = (12583103.0 if floating is float else 6755399441057279.0) - <double>magic
+        n = multiple_of(refer(reference_of_logs(rows.y_top[row], like), NEXT_TO_MAXIMUM), like)
         # The scale of terms goes where no digit is lost: to a sum that is not small, or to the term.
-        rows.low[row] = 1 if fabs(sum) >= 1 else 1 / unit(like)
-        rows.high[row] = sum * two_to_the(n) * (1 / unit(like) if fabs(sum) >= 1 else 1)
+        rows.low[row] = 1 if fabs(sum) >= 1 else 1 / term_scale(like)
+        rows.high[row] = sum * two_to_the(n) * (1 / term_scale(like) if fabs(sum) >= 1 else 1)
 
 
 cdef void softmax_backward_tile(

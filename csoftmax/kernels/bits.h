@@ -1,5 +1,5 @@
 /* The bits of numbers, where C leaves a choice or has no word: multiply-adds whose rounding is chosen here and not by
- * the compiler, powers of two and exponents. Whoever uses them is built with the arithmetic of IEEE 754, or not at all. */
+ * the compiler, powers of two and exponents. Whoever uses them is built with IEEE 754 arithmetic, or not at all. */
 #ifndef CSOFTMAX_BITS_H
 #define CSOFTMAX_BITS_H
 

@@ -5,7 +5,8 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport (
-    DIVIDED, FAR, long_rest, mul_add, NEAR, raised, reduce, refer, Reference, short_rest, term, unit,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, ReferenceKind, long_rest, mul_add, raised, reduce, refer, reference_at,
+    short_rest, store_reference, term, term_scale,
 )
 from csoftmax.kernels.fetch cimport fetch_block
 from csoftmax.kernels.lanes cimport (
@@ -80,8 +81,9 @@ cdef inline void tops_of_lanes(
 
 
 cdef inline void terms_of_lanes(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Reference kind, const floating *divide,
-    const floating *origin, const floating *least, const floating *magic, floating *terms, Py_ssize_t term_stride,
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, ReferenceKind kind, const floating *divide,
+    const floating *references,     # IN   (N_REFERENCE, PHASE_ROWS), from the lanes on
+    floating *terms, Py_ssize_t term_stride,
 ) noexcept nogil:
     """Two classes side by side, in stages: see terms_of_block. An odd last one is computed twice."""
     cdef floating[32] r, k, q
@@ -95,9 +97,9 @@ cdef inline void terms_of_lanes(
         p = x + j * class_stride
         t = terms + j * term_stride
         for l in range(16):
-            reduce(p[l], origin[l], least[l], magic[l], kind, divide, &r[l], &k[l])
+            reduce(p[l], reference_at(references + l, 64), kind, divide, &r[l], &k[l])
         for l in range(16):
-            reduce(p[step * class_stride + l], origin[l], least[l], magic[l], kind, divide, &r[16 + l], &k[16 + l])
+            reduce(p[step * class_stride + l], reference_at(references + l, 64), kind, divide, &r[16 + l], &k[16 + l])
         for l in range(32):
             q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
         for l in range(16):
@@ -258,12 +260,12 @@ cdef inline void sums_of_many(
 
 
 cdef inline void sums_of_lanes(
-    floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, Reference kind, const floating *top, double *sum,
+    floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, ReferenceKind kind, const floating *top, double *sum,
     floating *sum_of_all,
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef int l
-    if kind == NEAR or n_classes <= 16:
+    if kind == AT_MAXIMUM or n_classes <= 16:
         sums_of_few(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
         return
     for j in range(n_classes, (n_classes + 15) // 16 * 16):
@@ -276,7 +278,7 @@ cdef inline void measure_lanes(
     const floating *x,          # IN   (n_classes, n_rows)
     Py_ssize_t class_stride, Py_ssize_t n_classes,
     Py_ssize_t first, Py_ssize_t n_rows,        # at most PHASE_ROWS, of a tile from here on
-    Reference kind,             # a constant, and so three functions
+    ReferenceKind kind,             # a constant, and so three functions
     const floating *divide,
     const Fetched *ahead,
     const Fetched *output,
@@ -284,31 +286,33 @@ cdef inline void measure_lanes(
     Py_ssize_t term_stride, floating *maximum, double *sum, double *ties,
 ) noexcept nogil:
     """In phases: what is computed once per row is a chain of steps, and those of other rows overlap with it."""
-    cdef floating[64] origin, least, magic, at_top, all
-    cdef floating unit_term = <floating>unit(x[0])      # the term of the maximum, unless terms are FAR
+    cdef floating[64] at_top, all
+    cdef floating[192] references       # (N_REFERENCE, PHASE_ROWS)
+    cdef floating unit_term = <floating>term_scale(x[0])    # the maximum's, unless terms are NEXT_TO_MAXIMUM
     cdef Py_ssize_t row
     cdef int l
     for row in range(0, n_rows, 16):
         tops_of_lanes(x + row, class_stride, n_classes, maximum + row)
     for row in range(0, n_rows, 16):
         for l in range(16):
-            refer(maximum[row + l], kind, &origin[row + l], &least[row + l], &magic[row + l])
+            store_reference(refer(maximum[row + l], kind), &references[row + l], 64)
         for l in range(16):
-            at_top[row + l] = unit_term if kind != FAR else (
-                term(maximum[row + l], origin[row + l], least[row + l], magic[row + l], FAR, NULL))
+            at_top[row + l] = unit_term if kind != NEXT_TO_MAXIMUM else (
+                term(maximum[row + l], reference_at(<const floating *>&references[row + l], 64), NEXT_TO_MAXIMUM, NULL))
     for row in range(0, n_rows, 16):
         fetch_lanes(ahead, first + row, n_classes, unit_term)
         fetch_lanes(output, first + row, n_classes, unit_term)
-        terms_of_lanes(x + row, class_stride, n_classes, kind, divide, &origin[row], &least[row], &magic[row],
-                       terms + row, term_stride)
+        terms_of_lanes(x + row, class_stride, n_classes, kind, divide,
+                       <const floating *>&references[row], terms + row, term_stride)
         sums_of_lanes(terms + row, term_stride, n_classes, kind, &at_top[row], sum + row, &all[row])
     for row in range(0, n_rows, 16):
         for l in range(16):
-            ties[row + l] = ties_of(sum[row + l], all[row + l], unit_term if kind != FAR else at_top[row + l])
+            ties[row + l] = ties_of(
+                sum[row + l], all[row + l], unit_term if kind != NEXT_TO_MAXIMUM else at_top[row + l])
 
 
 cdef inline void measure_phases(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, Reference kind,
+    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, ReferenceKind kind,
     const floating *divide, const Fetched *ahead, const Fetched *output, floating *terms, floating *maximum,
     double *sum, double *ties,
 ) noexcept nogil:
@@ -324,14 +328,14 @@ cdef void measure_near_columns(
     const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const Fetched *ahead,
     const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
 ) noexcept nogil:
-    measure_phases(x, class_stride, n_classes, n_rows, NEAR, NULL, ahead, output, terms, maximum, sum, ties)
+    measure_phases(x, class_stride, n_classes, n_rows, AT_MAXIMUM, NULL, ahead, output, terms, maximum, sum, ties)
 
 
 cdef void measure_far_columns(
     const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const Fetched *ahead,
     const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
 ) noexcept nogil:
-    measure_phases(x, class_stride, n_classes, n_rows, FAR, NULL, ahead, output, terms, maximum, sum, ties)
+    measure_phases(x, class_stride, n_classes, n_rows, NEXT_TO_MAXIMUM, NULL, ahead, output, terms, maximum, sum, ties)
 
 
 cdef void measure_divided_columns(
@@ -349,7 +353,7 @@ cdef inline void measure_columns(
     Py_ssize_t class_stride,
     Py_ssize_t n_classes,
     Py_ssize_t n_rows,          # a multiple of 16, at most MAX_TILE_ROWS
-    Reference kind,
+    ReferenceKind kind,
     const floating *divide,     # IN   (N_DIVIDE,), if DIVIDED
     const Fetched *ahead,
     const Fetched *output,
@@ -358,9 +362,9 @@ cdef inline void measure_columns(
     double *sum,                # OUT  (n_rows,), of the terms below the maximum's
     double *ties,               # OUT  (n_rows,), how many other classes share the maximum
 ) noexcept nogil:
-    if kind == NEAR:
+    if kind == AT_MAXIMUM:
         measure_near_columns(x, class_stride, n_classes, n_rows, ahead, output, terms, maximum, sum, ties)
-    elif kind == FAR:
+    elif kind == NEXT_TO_MAXIMUM:
         measure_far_columns(x, class_stride, n_classes, n_rows, ahead, output, terms, maximum, sum, ties)
     else:
         measure_divided_columns(x, class_stride, n_classes, n_rows, divide, ahead, output, terms, maximum, sum, ties)

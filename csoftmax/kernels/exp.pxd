@@ -38,7 +38,7 @@ cdef inline double two_to_the(double n) noexcept nogil:
     return power_f64(6755399441055744.0 + 1023 + n)
 
 
-cdef inline double unit(floating like) noexcept nogil:
+cdef inline double term_scale(floating dtype_tag) noexcept nogil:
     """The scale of terms, 2**64 in float32 and 2**512 in float64: it keeps those exact that would be subnormal, or 0,
     without it. Whoever uses a term multiplies by something per row, which takes the scale back for nothing and rounds
     once, also into the subnormals."""
@@ -48,10 +48,21 @@ cdef inline double unit(floating like) noexcept nogil:
         return 1.3407807929942597e154
 
 
-cdef enum Reference:        # what the terms of a row refer to
-    FAR                     # the multiple of ln 2 next to the maximum
-    NEAR                    # the maximum itself
+cdef enum ReferenceKind:    # what the terms of a row refer to
+    NEXT_TO_MAXIMUM         # the multiple of ln 2 next to the maximum
+    AT_MAXIMUM              # the maximum itself
     DIVIDED                 # the same, and differences are divided by a temperature
+
+cdef struct Reference:      # of a row: see refer(). All are of the dtype, and exact in double
+    double origin           # what is taken from a logit first
+    double cutoff           # logits below origin + cutoff have terms of 0
+    double exponent_bias    # makes the exponent field of a term from its power of two
+
+cdef enum:                  # a reference in an array of the dtype, where rows are lanes
+    ORIGIN
+    CUTOFF
+    EXPONENT_BIAS
+    N_REFERENCE
 
 cdef enum:                  # the numbers of a temperature T: see choose_divisor()
     BEFORE
@@ -79,31 +90,51 @@ cdef inline void choose_divisor(double temperature, floating *divide) noexcept n
     divide[INVERSE] = <floating>(1 / divisor)
 
 
-cdef inline void refer(
-    floating maximum, Reference kind, floating *origin, floating *least, floating *magic,
-) noexcept nogil:
+cdef inline Reference refer(floating maximum, ReferenceKind kind) noexcept nogil:
     """What the terms of a row refer to: M = origin + n ln 2, the number of that kind next to the maximum.
 
     The origin is 0, so that x - origin is x, unless |maximum| is so large that every x that counts is within a factor
-    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for terms that are not FAR.
-    `magic` holds -n, the bias of the exponent field and the unit, added to 1.5 * 2**23 (2**52), so that adding to it
-    rounds to an integer. `least` is where that field becomes 0, and with it the terms: at x - M = -132.4 (-1064), far
-    below what the dtype can hold.
+    of two of it, and x - maximum is exact (Sterbenz): then it is the maximum, as it is for the other kinds.
+    `exponent_bias` holds -n, the bias of the exponent field and the power of the scale, added to 1.5 * 2**23 (2**52),
+    so that adding to it rounds to an integer. `cutoff` is where that field becomes 0, and with it the terms: at
+    x - M = -132.4 (-1064), far below what the dtype can hold.
     """
-    cdef floating difference, n
+    cdef Reference reference
+    cdef floating origin, n
     if floating is float:
-        origin[0] = <floating>0 if kind == FAR and -264 <= maximum <= 264 else maximum
-        difference = maximum - origin[0]
-        n = mul_add(difference, <floating>1.44269504088896341, <floating>12582912.0) - <floating>12582912.0
-        least[0] = (n - <floating>191.0) * <floating>0.6931471805599453
-        magic[0] = <floating>12583103.0 - n
+        origin = <floating>0 if kind == NEXT_TO_MAXIMUM and -264 <= maximum <= 264 else maximum
+        n = mul_add(maximum - origin, <floating>1.44269504088896341, <floating>12582912.0) - <floating>12582912.0
+        reference.cutoff = (n - <floating>191.0) * <floating>0.6931471805599453
+        reference.exponent_bias = <floating>12583103.0 - n
     else:
-        origin[0] = <floating>0 if kind == FAR and -2200 <= maximum <= 2200 else maximum
-        difference = maximum - origin[0]
-        n = mul_add(difference, <floating>1.44269504088896341, <floating>6755399441055744.0) - (
+        origin = <floating>0 if kind == NEXT_TO_MAXIMUM and -2200 <= maximum <= 2200 else maximum
+        n = mul_add(maximum - origin, <floating>1.44269504088896341, <floating>6755399441055744.0) - (
             <floating>6755399441055744.0)
-        least[0] = (n - <floating>1535.0) * <floating>0.6931471805599453
-        magic[0] = <floating>6755399441057279.0 - n
+        reference.cutoff = (n - <floating>1535.0) * <floating>0.6931471805599453
+        reference.exponent_bias = <floating>6755399441057279.0 - n
+    reference.origin = origin
+    return reference
+
+
+cdef inline double multiple_of(Reference reference, floating dtype_tag) noexcept nogil:
+    """The n of a reference."""
+    return (12583103.0 if floating is float else 6755399441057279.0) - reference.exponent_bias
+
+
+cdef inline void store_reference(Reference reference, floating *to, Py_ssize_t step) noexcept nogil:
+    """To a column of (N_REFERENCE, step) numbers: rows that are lanes need them in the dtype, side by side."""
+    to[ORIGIN * step] = <floating>reference.origin
+    to[CUTOFF * step] = <floating>reference.cutoff
+    to[EXPONENT_BIAS * step] = <floating>reference.exponent_bias
+
+
+cdef inline Reference reference_at(const floating *column, Py_ssize_t step) noexcept nogil:
+    """From there. Nothing is converted: the compiler knows that double and back is the same number."""
+    cdef Reference reference
+    reference.origin = column[ORIGIN * step]
+    reference.cutoff = column[CUTOFF * step]
+    reference.exponent_bias = column[EXPONENT_BIAS * step]
+    return reference
 
 
 cdef inline floating short_rest(floating r) noexcept nogil:
@@ -150,29 +181,30 @@ cdef inline void divided(
 
 
 cdef inline void reduce(
-    floating x, floating origin, floating least, floating magic, Reference kind, const floating *divide, floating *r,
-    floating *k,
+    floating x, Reference reference, ReferenceKind kind, const floating *divide, floating *r, floating *k,
 ) noexcept nogil:
-    """The first half of term(): r, and k added to magic."""
+    """The first half of term(): r, and k added to the exponent's bias."""
+    cdef floating origin = <floating>reference.origin, cutoff = <floating>reference.cutoff
+    cdef floating exponent_bias = <floating>reference.exponent_bias
     cdef floating shifted, back, rest, multiple
     if kind == DIVIDED:
         divided(x, origin, divide, &shifted, &rest)
-        rest = rest if shifted > least else <floating>0
+        rest = rest if shifted > cutoff else <floating>0
     else:
         shifted = x - origin
-    if kind == NEAR:
+    if kind == AT_MAXIMUM:
         back = shifted - x
         rest = (x - (shifted - back)) - (origin + back)
-        rest = rest if shifted > least else <floating>0
-    shifted = least if least > shifted else shifted     # NaN stays
-    k[0] = mul_add(shifted, <floating>1.44269504088896341, magic)
-    multiple = k[0] - magic
+        rest = rest if shifted > cutoff else <floating>0
+    shifted = cutoff if cutoff > shifted else shifted       # NaN stays
+    k[0] = mul_add(shifted, <floating>1.44269504088896341, exponent_bias)
+    multiple = k[0] - exponent_bias
     if floating is float:
         r[0] = mul_add(-multiple, <floating>0.69317626953125, shifted)
-        r[0] = mul_add(-multiple, <floating>-2.908897130469058e-05, r[0] + rest if kind != FAR else r[0])
+        r[0] = mul_add(-multiple, <floating>-2.908897130469058e-05, r[0] + rest if kind != NEXT_TO_MAXIMUM else r[0])
     else:
         r[0] = mul_add(-multiple, <floating>0.6931471805601177, shifted)
-        r[0] = mul_add(-multiple, <floating>-1.7239444525614835e-13, r[0] + rest if kind != FAR else r[0])
+        r[0] = mul_add(-multiple, <floating>-1.7239444525614835e-13, r[0] + rest if kind != NEXT_TO_MAXIMUM else r[0])
 
 
 cdef inline floating raised(floating r, floating rest, floating k) noexcept nogil:
@@ -186,9 +218,9 @@ cdef inline floating raised(floating r, floating rest, floating k) noexcept nogi
 
 
 cdef inline floating term(
-    floating x, floating origin, floating least, floating magic, Reference kind, const floating *divide,
+    floating x, Reference reference, ReferenceKind kind, const floating *divide,
 ) noexcept nogil:
-    """exp(x - M) * unit, M as told by refer(); 0 for x = -inf and what is below `least`, NaN for NaN.
+    """exp(x - M) * term_scale, M as told by refer(); 0 for x = -inf and what is below the cutoff, NaN for NaN.
 
     Rounding x - maximum would cost |x - maximum| / 2 units in the last place. It is not needed: M is a multiple of
     ln 2 from an origin whose distance to x is exact. With k = rint((x - origin) / ln 2), ln 2 = LN2_HIGH + LN2_LOW,
@@ -199,14 +231,15 @@ cdef inline floating term(
     k * LN2_HIGH is exact (10 + 14 bits in float32, 13 + 39 in float64), and so is the difference: both lie on one
     grid, of at least 2**-25 (2**-54). So r has one rounding, 0.25 u at most, as has the sum in parentheses, beside
     which r * q(r) and q cost 0.1 u; the result's own is half a unit: at most 1.1 units in the last place.
-    The exponent field of the scale is that of `magic` + k, whose low bits are it: a shift moves them there.
+    The exponent field of the scale is in the low bits of `exponent_bias` + k: a shift moves them there.
 
-    That M is not the maximum costs every row its exp(maximum - M). Rows of few classes do without: NEAR terms refer
-    to the maximum itself, and what rounding takes from x - maximum (Knuth's two-sum) is added to r. So do DIVIDED ones,
-    exp((x - maximum) / T) * unit, where it is also what rounding takes from the quotient; `divide` has their numbers.
+    That M is not the maximum costs every row its exp(maximum - M). Rows of few classes do without: terms AT_MAXIMUM
+    refer to the maximum itself, and what rounding takes from x - maximum (Knuth's two-sum) is added to r. So do DIVIDED
+    ones, exp((x - maximum) / T) * term_scale, where it is also what rounding takes from the quotient; `divide` has the
+    numbers of T.
     """
     cdef floating r, k
-    reduce(x, origin, least, magic, kind, divide, &r, &k)
+    reduce(x, reference, kind, divide, &r, &k)
     if floating is float:
         return raised(r, short_rest(r), k)
     else:
@@ -214,8 +247,8 @@ cdef inline floating term(
 
 
 cdef inline void terms_of_block(
-    const floating *x, int n, Py_ssize_t ahead, Py_ssize_t output, floating origin, floating least, floating magic,
-    Reference kind, const floating *divide, floating *terms,
+    const floating *x, int n, Py_ssize_t ahead, Py_ssize_t output, Reference reference, ReferenceKind kind,
+    const floating *divide, floating *terms,
 ) noexcept nogil:
     """term() for n neighbours, a constant of at most 32, in stages, while those `ahead` elements on are fetched, and
     those `output` bytes on unless it is 0.
@@ -229,7 +262,7 @@ cdef inline void terms_of_block(
     if output:
         fetch_block(<const char *>x + output, 32 * sizeof(floating))
     for l in range(n):
-        reduce(x[l], origin, least, magic, kind, divide, &r[l], &k[l])
+        reduce(x[l], reference, kind, divide, &r[l], &k[l])
     for l in range(n):
         q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
     for l in range(n):
@@ -258,7 +291,7 @@ cdef inline double times_power(double x, double n) noexcept nogil:
 
 
 cdef inline void reference_parts(floating maximum, double *high, double *low) noexcept nogil:
-    """exp(M - maximum) as high + low, to 0.05 u of the dtype: what the FAR terms of the row are multiplied by."""
+    """exp(M - maximum) as high + low, to 0.05 u of the dtype: what terms NEXT_TO_MAXIMUM are multiplied by."""
     cdef double offset, offset_low, r, power
     reference_offset(maximum, &offset, &offset_low)
     if floating is float:
@@ -272,17 +305,15 @@ cdef inline void reference_parts(floating maximum, double *high, double *low) no
 
 
 cdef inline void reference_offset(floating maximum, double *high, double *low) noexcept nogil:
-    """M - maximum of FAR terms as high + low; high is exact."""
-    cdef floating origin, least, magic
-    cdef double n
-    refer(maximum, FAR, &origin, &least, &magic)
-    n = (12583103.0 if floating is float else 6755399441057279.0) - <double>magic
-    high[0] = mul_add(n, 0.6931471805601177, <double>origin - <double>maximum)
+    """M - maximum of terms NEXT_TO_MAXIMUM as high + low; high is exact."""
+    cdef Reference reference = refer(maximum, NEXT_TO_MAXIMUM)
+    cdef double n = multiple_of(reference, maximum)
+    high[0] = mul_add(n, 0.6931471805601177, reference.origin - <double>maximum)
     low[0] = n * -1.7239444525614835e-13
 
 
-cdef inline void log1p_parts(double s, floating like, double *high, double *low) noexcept nogil:
-    """log(1 + s) as high + low, for s >= 0; NaN for NaN. `like` tells the dtype that it must be exact for.
+cdef inline void log1p_parts(double s, floating dtype_tag, double *high, double *low) noexcept nogil:
+    """log(1 + s) as high + low, for s >= 0; NaN for NaN; as exact as the dtype needs it.
 
     With 2**e next to 1 + s in ratio and f = (1 + s) / 2**e - 1, in [sqrt(1/2) - 1, sqrt(2) - 1]:
 

@@ -4,14 +4,15 @@ from cython cimport floating
 from libc.math cimport INFINITY, NAN, fabs, isinf, isnan
 from libc.string cimport memcpy, memset
 
-from csoftmax.kernels.exp cimport DIVIDED, FAR, NEAR, Reference, choose_divisor, log1p_parts, unit
+from csoftmax.kernels.exp cimport (
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, ReferenceKind, choose_divisor, log1p_parts, term_scale,
+)
 from csoftmax.kernels.numbers cimport (
     add_logarithm, all_but, away_from, half_difference, kind_of, loss_of, merge, others_of, quotient_parts, share,
     term_at, top_term,
 )
 from csoftmax.kernels.task cimport GRADIENT, LOG_PROBABILITY, PROBABILITY, State, Task, has_masses, place_of
 from csoftmax.kernels.tile cimport PHASE_ROWS, Board, Masses
-
 
 cdef bint find_special(const floating *maximum, const double *ties, Py_ssize_t n_rows) noexcept nogil:
     """Whether there is a row whose result is not finite: its maximum is infinite, or it holds a NaN."""
@@ -28,7 +29,7 @@ cdef void merge_chunks(
     """The states of the rows from those of their chunks, in order."""
     cdef floating *maximum = <floating *>board.maximum
     cdef const floating *of_chunk = <const floating *>board.chunk_maximum
-    cdef Reference kind = DIVIDED if task.temperature != 1 else FAR
+    cdef ReferenceKind kind = DIVIDED if task.temperature != 1 else NEXT_TO_MAXIMUM
     cdef Py_ssize_t row, chunk, i
     cdef State state, other
     memset(board.carry, 0, width * sizeof(double))
@@ -95,7 +96,7 @@ cdef inline void finish_phase(
     cdef floating[5] divide     # (N_DIVIDE,)
     cdef Masses masses
     cdef bint special = board.special[0]
-    cdef Reference kind = kind_of(task.n_classes, temperature)
+    cdef ReferenceKind kind = kind_of(task.n_classes, temperature)
     if kind == DIVIDED:
         choose_divisor(temperature, &divide[0])
     if task.loss.target != NULL or task.loss.has_probabilities:
@@ -108,12 +109,12 @@ cdef inline void finish_phase(
         if task.output == GRADIENT and not masses.plain:
             for row in range(width):
                 numerator[row] = masses.scale[row] * (masses.of_target[row] + masses.shared[row])
-        if kind != FAR:
+        if kind != NEXT_TO_MAXIMUM:
             for row in range(width):
-                top[row] = <floating>unit(like)
+                top[row] = <floating>term_scale(like)
         else:
             for row in range(width):
-                top[row] = top_term(maximum[row], FAR)
+                top[row] = top_term(maximum[row], NEXT_TO_MAXIMUM)
         for row in range(width):
             share(numerator[row], top[row], sum[row], carry[row], ties[row], &factor[row], &factor_low[row])
         memcpy(board.factor, factor, width * sizeof(double))
@@ -134,18 +135,18 @@ cdef inline void finish_phase(
             if task.loss.mass == NULL:
                 b[row] = away_from(factor[row], factor_low[row], m, like)
             else:
-                high = shift[row] * (1 / unit(like))
-                m *= 1 / unit(like)
+                high = shift[row] * (1 / term_scale(like))
+                m *= 1 / term_scale(like)
                 high = (masses.shared[row] * high - masses.of_target[row] * m) / (m + high)
                 b[row] = <floating>(masses.scale[row] * (high - masses.of_class[row])) + <floating>0    # never -0.0
     if task.output == PROBABILITY:
         return
-    if kind != FAR:
+    if kind != NEXT_TO_MAXIMUM:
         for row in range(n_rows):
-            others[row] = others_of(maximum[row], sum[row], carry[row], NEAR)
+            others[row] = others_of(maximum[row], sum[row], carry[row], AT_MAXIMUM)
     else:
         for row in range(n_rows):
-            others[row] = others_of(maximum[row], sum[row], carry[row], FAR)
+            others[row] = others_of(maximum[row], sum[row], carry[row], NEXT_TO_MAXIMUM)
     for row in range(n_rows):
         log1p_parts(others[row] + ties[row], like, &logs[row], &lost[row])
     if kind == DIVIDED:

@@ -3,40 +3,39 @@
 # vectors, and for single rows. A state's sum and carry bear the unit of terms; `kind` tells what these refer to.
 
 from cython cimport floating
-from libc.math cimport fabs, INFINITY
+from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.exp cimport (
-    choose_divisor, divided, DIVIDED, exp_parts, FAR, mul_add, NEAR, product_rest, refer, Reference, reference_offset,
-    reference_parts, term, times_power, unit,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, Reference, ReferenceKind, choose_divisor, divided, exp_parts, mul_add,
+    product_rest, refer, reference_offset, reference_parts, term, term_scale, times_power,
 )
 from csoftmax.kernels.lanes cimport exact_sum
 from csoftmax.kernels.task cimport State
 
 
-cdef inline Reference kind_of(Py_ssize_t n_classes, double temperature) noexcept nogil:
+cdef inline ReferenceKind kind_of(Py_ssize_t n_classes, double temperature) noexcept nogil:
     """What the terms of whole rows refer to. Rows so short are always lanes."""
-    return DIVIDED if temperature != 1 else NEAR if n_classes <= 8 else FAR
+    return DIVIDED if temperature != 1 else AT_MAXIMUM if n_classes <= 8 else NEXT_TO_MAXIMUM
 
 
 cdef inline floating term_at(
-    floating x, floating maximum, Reference kind, const floating *divide,
+    floating x, floating maximum, ReferenceKind kind, const floating *divide,
 ) noexcept nogil:
     """The term of x in a row whose maximum is given."""
-    cdef floating origin, least, magic
-    refer(maximum, kind, &origin, &least, &magic)
-    return term(x, origin, least, magic, DIVIDED if kind == DIVIDED else NEAR, divide)
+    return term(x, refer(maximum, kind), DIVIDED if kind == DIVIDED else AT_MAXIMUM, divide)
 
 
-cdef inline floating top_term(floating maximum, Reference kind) noexcept nogil:
+cdef inline floating top_term(floating maximum, ReferenceKind kind) noexcept nogil:
     """The term of the maximum itself."""
-    return <floating>unit(maximum) if kind != FAR else term_at(maximum, maximum, FAR, NULL)
+    return <floating>term_scale(maximum) if kind != NEXT_TO_MAXIMUM else (
+        term_at(maximum, maximum, NEXT_TO_MAXIMUM, NULL))
 
 
 cdef inline void share(
     double numerator, floating top, double sum, double carry, double ties, double *factor, double *factor_low,
 ) noexcept nogil:
     """numerator / (the maximum's terms + those of the others), and what its roundings leave; top is the maximum's."""
-    cdef double back_to_one = 1 / unit(top)
+    cdef double back_to_one = 1 / term_scale(top)
     cdef double others = sum * back_to_one
     cdef double high = top * back_to_one * (1 + ties)
     cdef double total = high + others
@@ -64,7 +63,7 @@ cdef inline void split_factor(
     `low` has few digits, so that it is the same, but for the power of two, for every power that leaves it large.
     """
     cdef bint large = is_large(factor, high[0])
-    cdef double back = 1 / unit(high[0])
+    cdef double back = 1 / term_scale(high[0])
     # Taken back before the factor is rounded: one that is too large for the dtype then need not be.
     cdef double scaled = factor * back if large else factor
     cdef floating whole = <floating>scaled
@@ -84,7 +83,7 @@ cdef inline double all_but(floating at_target, floating top, double sum, double 
 cdef inline floating away_from(double factor, double factor_low, double others, floating like) noexcept nogil:
     """The gradient at the target, -(factor * others), others being in the unit of terms, which is taken off where no
     digit is lost; never -0.0, which some compilers' way to negate a multiply-add would make it and others' not."""
-    cdef double back = 1 / unit(like)
+    cdef double back = 1 / term_scale(like)
     cdef bint large = fabs(factor) >= 1
     factor = factor * back if large else factor
     factor_low = factor_low * back if large else factor_low
@@ -93,17 +92,17 @@ cdef inline floating away_from(double factor, double factor_low, double others, 
 
 
 cdef inline double others_of(
-    floating maximum, double sum, double carry, Reference kind,
+    floating maximum, double sum, double carry, ReferenceKind kind,
 ) noexcept nogil:
     """The sum of exp(x - maximum) over the classes below it."""
     cdef double high, low
-    if kind != FAR:
-        return (sum + carry) * (1 / unit(maximum))
+    if kind != NEXT_TO_MAXIMUM:
+        return (sum + carry) * (1 / term_scale(maximum))
     reference_parts(maximum, &high, &low)
     if floating is float:
-        return (sum + carry) * high * (1 / unit(maximum))
+        return (sum + carry) * high * (1 / term_scale(maximum))
     else:
-        return mul_add(sum, high, mul_add(carry, high, sum * low)) * (1 / unit(maximum))
+        return mul_add(sum, high, mul_add(carry, high, sum * low)) * (1 / term_scale(maximum))
 
 
 cdef inline void add_logarithm(
@@ -161,24 +160,22 @@ cdef inline void scale_by_exp(double x, double x_low, double *sum, double *carry
 
 
 cdef inline void refer_to(
-    State *state, double maximum, Reference kind, double temperature, floating like,
+    State *state, double maximum, ReferenceKind kind, double temperature, floating like,
 ) noexcept nogil:
     """Bring a state's sum to the reference of a larger maximum, with the terms of its own, which is not one any more.
 
     By a power of two, which is exact, where both are multiples of ln 2; else by an exponential in two parts, so that a
     thousand such steps cost no digit.
     """
-    cdef floating low_origin, high_origin, least, low_magic, high_magic
+    cdef Reference low = refer(<floating>state.maximum, kind), high = refer(<floating>maximum, kind)
     cdef double count = 1 + state.ties
     cdef double top = count * top_term(<floating>state.maximum, kind)
     cdef double difference, rest, offset, offset_low, high_offset, high_offset_low
     cdef double[5] divide       # (N_DIVIDE,)
-    refer(<floating>state.maximum, kind, &low_origin, &least, &low_magic)
-    refer(<floating>maximum, kind, &high_origin, &least, &high_magic)
     state.sum = exact_sum(state.sum, state.carry, top, 0, &state.carry)
-    if low_origin == high_origin:
-        state.sum = times_power(state.sum, <double>high_magic - <double>low_magic)
-        state.carry = times_power(state.carry, <double>high_magic - <double>low_magic)
+    if low.origin == high.origin:
+        state.sum = times_power(state.sum, high.exponent_bias - low.exponent_bias)
+        state.carry = times_power(state.carry, high.exponent_bias - low.exponent_bias)
         return
     if kind == DIVIDED:
         choose_divisor(temperature, &divide[0])
@@ -193,7 +190,7 @@ cdef inline void refer_to(
 
 
 cdef inline void merge(
-    State *state, const State *other, Reference kind, double temperature, floating like,
+    State *state, const State *other, ReferenceKind kind, double temperature, floating like,
 ) noexcept nogil:
     """Add another state to a row's: the larger maximum stays, the other side joins the sum."""
     cdef State low = other[0]

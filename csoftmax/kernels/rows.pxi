@@ -9,7 +9,10 @@
 from cython cimport floating
 from libc.string cimport memcpy
 
-from csoftmax.kernels.exp cimport DIVIDED, FAR, mul_add, refer, Reference, term, terms_of_block, unit
+from csoftmax.kernels.exp cimport (
+    DIVIDED, NEXT_TO_MAXIMUM, Reference, ReferenceKind, mul_add, refer, reference_at, store_reference, term,
+    term_scale, terms_of_block,
+)
 from csoftmax.kernels.fetch cimport fetch_block
 from csoftmax.kernels.lanes cimport (
     add_exactly, add_to_totals, below, copy_lanes, cost_of_four, load_lanes, max_of_four_groups, max_of_group, ties_of,
@@ -94,8 +97,8 @@ cdef inline void terms_of_row(
     Py_ssize_t n_classes,
     Py_ssize_t ahead,           # from here to the same place of the next tile, in elements
     Py_ssize_t output,          # from here to the same place of the output, in bytes, or 0
-    floating origin, floating least, floating magic,
-    Reference kind,             # a constant, FAR or DIVIDED
+    Reference reference,
+    ReferenceKind kind,         # a constant, NEXT_TO_MAXIMUM or DIVIDED
     const floating *divide,
     floating *terms,            # OUT  (n_classes up to a multiple of 64,), zeros behind the last class
 ) noexcept nogil:
@@ -107,16 +110,16 @@ cdef inline void terms_of_row(
         j += 16
     j = 0
     while j + 32 <= n_classes:
-        terms_of_block(x + j, 32, ahead, output, origin, least, magic, kind, divide, terms + j)
+        terms_of_block(x + j, 32, ahead, output, reference, kind, divide, terms + j)
         j += 32
     if n_classes < 16:
         while j < n_classes:
-            terms[j] = term(x[j], origin, least, magic, kind, divide)
+            terms[j] = term(x[j], reference, kind, divide)
             j += 1
         return
     while j < n_classes:        # once more what the last whole block has in common with the end
         j = j if j < n_classes - 16 else n_classes - 16
-        terms_of_block(x + j, 16, ahead, output, origin, least, magic, kind, divide, terms + j)
+        terms_of_block(x + j, 16, ahead, output, reference, kind, divide, terms + j)
         j += 16
 
 
@@ -198,13 +201,14 @@ cdef inline double fold_row(const double *total, const double *carry, bint carri
 
 cdef inline void measure_all_rows(
     const floating *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride,
-    Reference kind,             # a constant, and so two functions: see measure_rows()
+    ReferenceKind kind,             # a constant, and so two functions: see measure_rows()
     const floating *divide,
     Py_ssize_t ahead, const char *output, bint keep_terms, Py_ssize_t term_stride, floating *terms, floating *maximum,
     double *sum, double *ties,
 ) noexcept nogil:
     """In phases: the ends of rows (folds) overlap with the beginnings of others, and are vectors over rows."""
-    cdef floating[16] top, origin, least, magic, at_top     # (2, FOLD): of these rows and of the coming ones
+    cdef floating[16] top, at_top           # (2, FOLD): of these rows and of the coming ones
+    cdef floating[48] references            # (N_REFERENCE, 2, FOLD)
     cdef double[8] below_top, equal
     cdef double[64] totals, carries
     cdef floating[128] alls
@@ -225,10 +229,10 @@ cdef inline void measure_all_rows(
             side = coming % 16
             max_of_rows(x + coming * row_stride, n, n_classes, row_stride, &top[side])
             for l in range(8):
-                refer(top[side + l], kind, &origin[side + l], &least[side + l], &magic[side + l])
+                store_reference(refer(top[side + l], kind), &references[side + l], 16)
             for l in range(8):
-                at_top[side + l] = <floating>unit(top[0]) if kind != FAR else (
-                    term(top[side + l], origin[side + l], least[side + l], magic[side + l], FAR, NULL))
+                at_top[side + l] = <floating>term_scale(top[0]) if kind != NEXT_TO_MAXIMUM else (
+                    term(top[side + l], reference_at(<const floating *>&references[side + l], 16), kind, NULL))
         first = coming - FOLD
         if first < 0:
             continue
@@ -241,11 +245,11 @@ cdef inline void measure_all_rows(
                 x_row = x + (first + row) * row_stride
                 if output != NULL:      # the loops are other ones, with 0 as a constant
                     place = <const char *>(<const floating *>output + (first + row) * n_classes)
-                    terms_of_row(x_row, n_classes, ahead, place - <const char *>x_row, origin[side + row],
-                                 least[side + row], magic[side + row], kind, divide, t)
+                    terms_of_row(x_row, n_classes, ahead, place - <const char *>x_row,
+                                 reference_at(<const floating *>&references[side + row], 16), kind, divide, t)
                 else:
-                    terms_of_row(x_row, n_classes, ahead, 0, origin[side + row], least[side + row], magic[side + row],
-                                 kind, divide, t)
+                    terms_of_row(x_row, n_classes, ahead, 0,
+                                 reference_at(<const floating *>&references[side + row], 16), kind, divide, t)
             if row > 0:
                 t = terms + (first + row - 1 if keep_terms else (row - 1) % 2) * term_stride
                 begin_sums(&totals[8 * (row - 1)], &carries[8 * (row - 1)], &alls[16 * (row - 1)])
@@ -272,8 +276,8 @@ cdef void measure_far_rows(
     const char *output, bint keep_terms, Py_ssize_t term_stride, floating *terms, floating *maximum, double *sum,
     double *ties,
 ) noexcept nogil:
-    measure_all_rows(x, n_rows, n_classes, row_stride, FAR, NULL, ahead, output, keep_terms, term_stride, terms,
-                     maximum, sum, ties)
+    measure_all_rows(x, n_rows, n_classes, row_stride, NEXT_TO_MAXIMUM, NULL, ahead, output, keep_terms, term_stride,
+                     terms, maximum, sum, ties)
 
 
 cdef void measure_divided_rows(

@@ -8,19 +8,20 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    FAR, NEAR, Reference, log1p_parts, long_rest, raised, reduce, refer, reference_offset, short_rest, term, unit,
+    AT_MAXIMUM, NEXT_TO_MAXIMUM, Reference, ReferenceKind, log1p_parts, long_rest, raised, reduce, refer,
+    reference_offset, short_rest, store_reference, term, term_scale,
 )
 from csoftmax.kernels.lanes cimport (
     add_to_totals, below, exact_sum, has_nan, load_lanes, max_of_group, store_lanes, ties_of, tops_in_lanes,
 )
 from csoftmax.kernels.numbers cimport (
-    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, share,
-    split_factor, term_at, top_term,
+    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, share, split_factor,
+    term_at, top_term,
 )
 from csoftmax.kernels.task cimport (
     CHUNK, GRADIENT, LOGSUMEXP, LOG_PROBABILITY, LOSS, NOTHING, PROBABILITY, SHORT, Output, RowNumber, State,
 )
-from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, TERMS, UNSCALE, Formula
+from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, LOGITS, LOGS, REFERENCE, TERMS, UNSCALE, Formula
 
 cdef enum:
     TERMS_AT_ONCE = 256     # of a chunk whose terms are not kept; a multiple of 64
@@ -28,7 +29,7 @@ cdef enum:
 
 cdef inline void measure_short(
     int n_groups,               # of 16 lanes: 1, 2 or 4; a constant, as kind is
-    Reference kind,
+    ReferenceKind kind,
     const floating *x,          # IN   (n_classes,)
     Py_ssize_t n_classes,
     floating *lanes,            # OUT  (16 * n_groups,), x, filled up with some of its elements
@@ -39,7 +40,8 @@ cdef inline void measure_short(
     cdef floating[64] r, k, q
     cdef floating[16] tops, sums
     cdef double[8] total, carry
-    cdef floating top, origin, least, magic
+    cdef floating top
+    cdef Reference reference
     cdef double below_top, n_tops
     cdef int l, first, n = n_classes
     for first in range(0, 16 * n_groups, 16):
@@ -49,15 +51,15 @@ cdef inline void measure_short(
     for first in range(16, 16 * n_groups, 16):
         max_of_group(<const floating *>lanes + first, &tops[0])
     top = top_of_lanes(<const floating *>&tops[0])
-    refer(top, kind, &origin, &least, &magic)
+    reference = refer(top, kind)
     for l in range(16 * n_groups):
-        reduce(lanes[l], origin, least, magic, kind, NULL, &r[l], &k[l])
+        reduce(lanes[l], reference, kind, NULL, &r[l], &k[l])
     for l in range(16 * n_groups):
         q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
     for l in range(16 * n_groups):
         q[l] = raised(r[l], q[l], k[l])
         terms[l] = q[l] if l < n else <floating>0
-    at_top[0] = <floating>unit(top) if kind == NEAR else term(top, origin, least, magic, FAR, NULL)
+    at_top[0] = <floating>term_scale(top) if kind == AT_MAXIMUM else term(top, reference, NEXT_TO_MAXIMUM, NULL)
     for l in range(16):
         sums[l] = below(terms[l], at_top[0])
         if n_groups > 1:
@@ -91,17 +93,18 @@ cdef inline void measure_row(
 ) noexcept nogil:
     cdef floating[16] all
     cdef double[8] total, carry
-    cdef floating top, origin, least, magic
+    cdef floating top
+    cdef Reference reference
     cdef double below_top
     cdef Py_ssize_t j = 0, n
     cdef int l
     top = max_of_row(x, n_classes)
-    refer(top, FAR, &origin, &least, &magic)
-    at_top[0] = term(top, origin, least, magic, FAR, NULL)
+    reference = refer(top, NEXT_TO_MAXIMUM)
+    at_top[0] = term(top, reference, NEXT_TO_MAXIMUM, NULL)
     begin_sums(&total[0], &carry[0], &all[0])
     while j < n_classes:
         n = n_classes - j if keep_terms or n_classes - j < TERMS_AT_ONCE else TERMS_AT_ONCE
-        terms_of_row(x + j, n, 0, 0, origin, least, magic, FAR, NULL, terms)
+        terms_of_row(x + j, n, 0, 0, reference, NEXT_TO_MAXIMUM, NULL, terms)
         add_sums_of_row(<const floating *>terms, n, at_top[0], &total[0], &carry[0], &all[0])
         j += n
     below_top = fold_row(&total[0], &carry[0], n_classes > 4, top)
@@ -147,7 +150,7 @@ cdef inline void add_classes(
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
         measure_row(aligned(x + j, n, room), n, False, &terms[0], &maximum, &at_top, &chunk.sum, &chunk.ties)
         chunk.maximum = maximum
-        merge(state, &chunk, FAR, 1, maximum)
+        merge(state, &chunk, NEXT_TO_MAXIMUM, 1, maximum)
         j += n
 
 
@@ -200,7 +203,7 @@ cdef inline void write_lanes(
 
 cdef inline void write_shares(
     const State *state, const floating *x, const floating *terms, bint short, Py_ssize_t n_classes, double numerator,
-    Reference kind, int64_t target, floating *room, floating *out,
+    ReferenceKind kind, int64_t target, floating *room, floating *out,
 ) noexcept nogil:
     """Probabilities times numerator; that of the target, if it is one of the classes, minus numerator.
 
@@ -216,7 +219,7 @@ cdef inline void write_shares(
         rest = all_but(at_target, top, state.sum, state.carry, state.ties)
         at_target = away_from(factor, factor_low, rest, at_target)
     if terms == NULL or not is_large(factor, top) and factor != 0:
-        refer(maximum, kind, &numbers[ORIGIN], &numbers[LEAST], &numbers[MAGIC])
+        store_reference(refer(maximum, kind), &numbers[REFERENCE], 1)
         write_classes(LOGITS, x, NULL, n_classes, &numbers[0], room, out)
     elif short:
         write_lanes(TERMS, terms, n_classes, &numbers[0], out)
@@ -230,7 +233,7 @@ cdef inline double finish_row(
     Output output, RowNumber number, const State *state, const floating *x,
     const floating *lanes,      # IN   of a short row, or NULL
     const floating *terms,      # IN   or NULL
-    Py_ssize_t n_classes, int64_t target, double scale, Reference kind, floating *room, floating *out,
+    Py_ssize_t n_classes, int64_t target, double scale, ReferenceKind kind, floating *room, floating *out,
 ) noexcept nogil:
     cdef floating[2] numbers
     cdef floating maximum = <floating>state.maximum, shift, at_target = element(x, target) if number != LOGSUMEXP else 0
@@ -268,13 +271,13 @@ cdef inline double run_short_row(
     cdef State state
     state.carry = 0
     if n_classes <= 8:
-        measure_short(1, NEAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+        measure_short(1, AT_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     elif n_classes <= 16:
-        measure_short(1, FAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+        measure_short(1, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     elif n_classes <= 32:
-        measure_short(2, FAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+        measure_short(2, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     else:
-        measure_short(4, FAR, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+        measure_short(4, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
     state.maximum = maximum
     return finish_row(output, number, &state, x, <const floating *>&lanes[0], <const floating *>&terms[0], n_classes,
                       target, scale, kind_of(n_classes, 1), &lanes[0], out)
@@ -303,7 +306,7 @@ cdef double run_other_row(
     else:
         add_classes(&state, x, n_classes, &room[0])
     return finish_row(output, number, &state, x, NULL, <const floating *>&room[0] if keep_terms else NULL, n_classes,
-                      target, scale, FAR, &room[0], out)
+                      target, scale, NEXT_TO_MAXIMUM, &room[0], out)
 
 
 cdef inline double run_row(
@@ -360,8 +363,8 @@ cdef inline State widened(const State *state) noexcept nogil:
     reference_offset(wide.maximum, &wide_offset, &wide_offset_low)
     offset = exact_sum(offset, offset_low, -wide_offset, -wide_offset_low, &offset_low)
     scale_by_exp(offset, offset_low, &wide.sum, &wide.carry)
-    wide.sum *= unit(<double>0) / unit(<float>0)
-    wide.carry *= unit(<double>0) / unit(<float>0)
+    wide.sum *= term_scale(<double>0) / term_scale(<float>0)
+    wide.carry *= term_scale(<double>0) / term_scale(<float>0)
     return wide
 
 
@@ -394,11 +397,11 @@ cdef inline void merge_states(State *state, const State *other, floating like) n
     cdef State own, added
     if is_own(state, like) and is_own(other, like):
         own, added = unmarked(state), unmarked(other)
-        merge(&own, &added, FAR, 1, like)
+        merge(&own, &added, NEXT_TO_MAXIMUM, 1, like)
         mark(&own, like)
     else:
         own, added = widened(state), widened(other)
-        merge(&own, &added, FAR, 1, <double>0)
+        merge(&own, &added, NEXT_TO_MAXIMUM, 1, <double>0)
     state[0] = own
 
 
@@ -407,7 +410,7 @@ cdef inline double number_of_own_state(RowNumber number, const State *state, flo
     cdef double lost, log
     if not is_finite(state):
         return state.maximum if number == LOGSUMEXP and not isnan(state.ties) else NAN
-    log1p_parts(others_of(maximum, state.sum, state.carry, FAR) + state.ties, maximum, &log, &lost)
+    log1p_parts(others_of(maximum, state.sum, state.carry, NEXT_TO_MAXIMUM) + state.ties, maximum, &log, &lost)
     add_logarithm(maximum, 0, log, lost, &shift, &lost)
     return shift if number == LOGSUMEXP else loss_of(at_target, shift, lost, maximum, log, 1)
 
@@ -428,7 +431,7 @@ cdef inline void write_own_state(
     if not is_finite(state):
         fill(out, n_classes, <floating>NAN)
     else:
-        write_shares(state, x, NULL, False, n_classes, scale, FAR, target, &room[0], out)
+        write_shares(state, x, NULL, False, n_classes, scale, NEXT_TO_MAXIMUM, target, &room[0], out)
 
 
 cdef void write_wide_state(

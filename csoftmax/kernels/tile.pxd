@@ -66,8 +66,6 @@ cdef enum Formula:
 cdef enum:                      # what a formula takes from a row
     FACTOR
     FACTOR_LOW
-    ORIGIN
-    LEAST
-    MAGIC
-    UNSCALE
+    REFERENCE                   # three numbers: see store_reference()
+    UNSCALE = 5
     N_NUMBERS

@@ -6,7 +6,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    DIVIDED, FAR, NEAR, Reference, choose_divisor, divided, mul_add, refer, term, two_to_the,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, Reference, ReferenceKind, choose_divisor, divided, mul_add, refer,
+    reference_at, store_reference, term, two_to_the,
 )
 from csoftmax.kernels.lanes cimport copy_lanes
 from csoftmax.kernels.numbers cimport is_large, kind_of, split_factor
@@ -14,8 +15,8 @@ from csoftmax.kernels.task cimport (
     GRADIENT, LOG_PROBABILITY, ROWS, Orientation, Task, has_masses, is_ignored, padded, place_of,
 )
 from csoftmax.kernels.tile cimport (
-    DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, LEAST, LOGITS, LOGS, MAGIC, ORIGIN, TERMS, UNSCALE, Board,
-    Formula, Part, Rooms,
+    DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, LOGITS, LOGS, REFERENCE, TERMS, UNSCALE, Board, Formula, Part,
+    Rooms,
 )
 
 
@@ -43,9 +44,9 @@ cdef inline void write_group(
         else:
             value[l] = source[l]
             if formula != TERMS:
-                value[l] = term(value[l], numbers[ORIGIN * step + l], numbers[LEAST * step + l],
-                                numbers[MAGIC * step + l], DIVIDED if formula == DIVIDED_LOGITS else NEAR,
-                                divide) * numbers[UNSCALE * step + l]
+                value[l] = term(value[l], reference_at(numbers + REFERENCE * step + l, step),
+                                DIVIDED if formula == DIVIDED_LOGITS else AT_MAXIMUM, divide)
+                value[l] *= numbers[UNSCALE * step + l]
             value[l] = mul_add(value[l], numbers[FACTOR * step + l], value[l] * numbers[FACTOR_LOW * step + l])
     copy_lanes(<const floating *>&value[0], to)
 
@@ -191,20 +192,20 @@ cdef bint choose_numbers(
     """
     cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
     cdef const floating *maximum = <const floating *>board.maximum
-    cdef floating origin, least, magic, chunk_origin, chunk_magic
+    cdef Reference of_row, of_chunk
     cdef double[256] power
     cdef double apart
-    cdef Reference kind = kind_of(task.n_classes, task.temperature)
-    cdef int fits = task.plan.keep_terms and not board.special[0] and (task.plan.n_chunks == 1 or kind == FAR)
+    cdef ReferenceKind kind = kind_of(task.n_classes, task.temperature)
+    cdef int fits = task.plan.keep_terms and not board.special[0] and (
+        task.plan.n_chunks == 1 or kind == NEXT_TO_MAXIMUM)
     cdef Py_ssize_t row
     for row in range(part.width):
         power[row] = 1
     if task.plan.n_chunks > 1 and fits:
         for row in range(part.width):
-            refer(maximum[row], FAR, &origin, &least, &magic)
-            refer(chunk_maximum[row], FAR, &chunk_origin, &least, &chunk_magic)
-            apart = <double>chunk_magic - <double>magic     # n of the row - n of the chunk
-            fits &= (origin == chunk_origin) & (apart < 60)
+            of_row, of_chunk = refer(maximum[row], NEXT_TO_MAXIMUM), refer(chunk_maximum[row], NEXT_TO_MAXIMUM)
+            apart = of_chunk.exponent_bias - of_row.exponent_bias       # n of the row - n of the chunk
+            fits &= (of_row.origin == of_chunk.origin) & (apart < 60)
             power[row] = two_to_the(-(apart if apart < 60 else 60))
     for row in range(part.width):
         fits &= is_large(board.factor[row] * power[row], numbers[0]) | (board.factor[row] == 0)
@@ -212,8 +213,7 @@ cdef bint choose_numbers(
         for row in range(part.width):
             power[row] = 1
         for row in range(part.width):
-            refer(maximum[row], kind, &numbers[ORIGIN * step + row], &numbers[LEAST * step + row],
-                  &numbers[MAGIC * step + row])
+            store_reference(refer(maximum[row], kind), &numbers[REFERENCE * step + row], step)
     for row in range(part.width):
         split_factor(board.factor[row], board.factor_low[row], power[row], &numbers[FACTOR * step + row],
                      &numbers[FACTOR_LOW * step + row], &numbers[UNSCALE * step + row])

@@ -30,17 +30,17 @@ FAULTS = [
     (
         "terms end at -80: no subnormal probabilities",
         "csoftmax/kernels/exp.pxd",
-        "least[0] = (n - <floating>191.0)",
-        "least[0] = (n - <floating>115.0)",
+        "reference.cutoff = (n - <floating>191.0)",
+        "reference.cutoff = (n - <floating>115.0)",
     ),
     (
         "large maxima refer to 0",
         "csoftmax/kernels/exp.pxd",
-        "kind == FAR and -264 <= maximum <= 264",
-        "kind == FAR",
+        "kind == NEXT_TO_MAXIMUM and -264 <= maximum <= 264",
+        "kind == NEXT_TO_MAXIMUM",
     ),
     (
-        "near terms lose what rounding takes",
+        "terms at the maximum lose what rounding takes",
         KERNELS + "exp.pxd",
         "rest = (x - (shifted - back)) - (origin + back)",
         "rest = 0 * back",
@@ -54,7 +54,7 @@ FAULTS = [
     (
         "references of merged chunks are those of the lower",
         "csoftmax/kernels/numbers.pxd",
-        "        state.sum = times_power(state.sum, <double>high_magic - <double>low_magic)\n",
+        "        state.sum = times_power(state.sum, high.exponent_bias - low.exponent_bias)\n",
         "        state.sum = state.sum\n",
     ),
     # ---- lanes and rows ----
@@ -245,7 +245,7 @@ FAULTS = [
         "the target's gradient is p - 1",
         KERNELS + "finish.pxi",
         "b[row] = away_from(factor[row], factor_low[row], m, like)",
-        "b[row] = <floating>(factor[row] * shift[row] * (1 / unit(like)) - task.gradient.scale)",
+        "b[row] = <floating>(factor[row] * shift[row] * (1 / term_scale(like)) - task.gradient.scale)",
     ),
     (
         "a loss may be -0.0",
@@ -820,8 +820,8 @@ FAULTS = [
     (
         "small probabilities are rounded before the sum multiplies them",
         "csoftmax/kernels/backward.pxi",
-        "rows.low[row] = 1 if fabs(sum) >= 1 else 1 / unit(like)",
-        "rows.low[row] = 1 / unit(like)",
+        "rows.low[row] = 1 if fabs(sum) >= 1 else 1 / term_scale(like)",
+        "rows.low[row] = 1 / term_scale(like)",
     ),
     (
         "extreme weights go the ordinary way",
