@@ -22,7 +22,7 @@ from csoftmax.kernels.exp cimport (
 from csoftmax.kernels.fetch cimport fetch_row
 from csoftmax.kernels.lanes cimport copy_lanes, load_lanes, max_of_group, store_lanes
 from csoftmax.kernels.task cimport CHUNK, ROWS, Layout, Task, padded
-from csoftmax.kernels.tile cimport Part, Rooms
+from csoftmax.kernels.tile cimport Part, Scratch
 
 cdef enum:
     BLOCK = 256             # classes that are added to one sum of a lane, so that errors do not pile up
@@ -407,7 +407,7 @@ cdef inline void pick_tops(
     const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, const int64_t *top, double *values, floating like,
 ) noexcept nogil:
     """The elements of a at the top of each row."""
-    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t[MAX_TILE_ROWS] offsets
     cdef Py_ssize_t row
     row_offsets(a, first_row, n_rows, offsets)
     for row in range(n_rows):
@@ -416,7 +416,7 @@ cdef inline void pick_tops(
 
 
 cdef inline void find_tops(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Backward *rows, floating *room,
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Backward *rows, floating *logits,
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, 0)
     cdef const floating *y
@@ -428,7 +428,7 @@ cdef inline void find_tops(
         rows.y_top[row] = rows.g_top[row] = 0
     for chunk in range(task.plan.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
-        y = take(task, &task.x, &part, room, False, &y_stride)
+        y = load(task, &task.x, &part, logits, False, &y_stride)
         if part.orientation == ROWS:
             for row in range(n_rows):           # what comes next is fetched: the next tile's y, with the sums its g
                 fetch_row(<const char *>(y + (n_rows + row) * y_stride), part.n_classes * <Py_ssize_t>sizeof(floating))
@@ -443,21 +443,21 @@ cdef inline void find_tops(
 
 cdef inline void find_backward_sums(
     const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint scaled, bint log, Backward *rows,
-    const Rooms *rooms, floating like,
+    const Scratch *scratch, floating like,
 ) noexcept nogil:
     cdef Part part, other
     cdef const floating *y
     cdef const floating *g
     cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0
-    cdef bint is_there = task.plan.n_chunks == 1
+    cdef bint is_loaded = task.plan.n_chunks == 1
     for chunk in range(task.plan.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
-        g = take(task, &task.second_input, &part, <floating *>rooms.mass, False, &g_stride)
+        g = load(task, &task.second_input, &part, <floating *>scratch.masses, False, &g_stride)
         if log:                 # whose sum is of g alone
             y, y_stride = g, g_stride
         else:
             other = part
-            y = take(task, &task.x, &other, <floating *>rooms.logits, is_there, &y_stride)
+            y = load(task, &task.x, &other, <floating *>scratch.logits, is_loaded, &y_stride)
         find_output(task, &part, <Py_ssize_t>sizeof(floating))
         add_part(task, &part, rows, scaled, log, y, y_stride, g, g_stride)
 
@@ -502,60 +502,60 @@ cdef inline void finish_logs(Backward *rows, Py_ssize_t width, floating like) no
 
 
 cdef void softmax_backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Rooms *rooms, floating like,
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Scratch *scratch, floating like,
 ) noexcept nogil:
-    backward_tile(task, first_row, n_rows, False, rooms, like)
+    backward_tile(task, first_row, n_rows, False, scratch, like)
 
 
 cdef void log_softmax_backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Rooms *rooms, floating like,
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Scratch *scratch, floating like,
 ) noexcept nogil:
-    backward_tile(task, first_row, n_rows, True, rooms, like)
+    backward_tile(task, first_row, n_rows, True, scratch, like)
 
 
 cdef inline void backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint log, const Rooms *rooms, floating like,
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint log, const Scratch *scratch, floating like,
 ) noexcept nogil:
     """Three passes over the chunks: where the largest is, the sum, the values."""
     cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width, row
-    cdef Backward rows = backward_at(<char *>rooms.numbers, width)
+    cdef Backward rows = backward_at(<char *>scratch.numbers, width)
     cdef bint scaled = False
-    find_tops(task, first_row, n_rows, &rows, <floating *>rooms.logits)
+    find_tops(task, first_row, n_rows, &rows, <floating *>scratch.logits)
     for row in range(width):
         rows.down[row] = 1
         rows.g_from[row] = rows.g_top[row]
         rows.low[row] = rows.high[row] = 0
-    find_backward_sums(task, first_row, n_rows, False, log, &rows, rooms, like)
+    find_backward_sums(task, first_row, n_rows, False, log, &rows, scratch, like)
     if find_exceptions(task, &rows, n_rows, log, like):
         if floating is double:
             scaled = True
-            find_backward_sums(task, first_row, n_rows, True, log, &rows, rooms, like)
+            find_backward_sums(task, first_row, n_rows, True, log, &rows, scratch, like)
         else:
-            find_backward_sums(task, first_row, n_rows, False, log, &rows, rooms, like)
+            find_backward_sums(task, first_row, n_rows, False, log, &rows, scratch, like)
     if log:
         finish_logs(&rows, width, like)
     if floating is double and scaled:
-        write_back(task, first_row, n_rows, True, log, &rows, rooms, like)
+        write_back(task, first_row, n_rows, True, log, &rows, scratch, like)
     else:
-        write_back(task, first_row, n_rows, False, log, &rows, rooms, like)
+        write_back(task, first_row, n_rows, False, log, &rows, scratch, like)
 
 
 cdef inline void write_back(
     const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint scaled, bint log, const Backward *rows,
-    const Rooms *rooms, floating like,
+    const Scratch *scratch, floating like,
 ) noexcept nogil:
     cdef Part part
     cdef const floating *y
     cdef const floating *g
-    cdef floating *values = <floating *>rooms.terms
+    cdef floating *values = <floating *>scratch.terms
     cdef floating *to
     cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0, to_stride = 0
-    cdef bint is_there = task.plan.n_chunks == 1
+    cdef bint is_loaded = task.plan.n_chunks == 1
     for chunk in range(task.plan.n_chunks):
         part = part_of(task, first_row, n_rows, chunk)
-        y = take(task, &task.x, &part, <floating *>rooms.logits, is_there, &y_stride)
-        g = take(task, &task.second_input, &part, <floating *>rooms.mass, is_there, &g_stride)
+        y = load(task, &task.x, &part, <floating *>scratch.logits, is_loaded, &y_stride)
+        g = load(task, &task.second_input, &part, <floating *>scratch.masses, is_loaded, &g_stride)
         to = destination(task, &part, values, &to_stride)
         write_part(&part, rows, scaled, log, y, y_stride, g, g_stride, to, to_stride)
         if to == values:
-            put(task, &part, values, <floating *>rooms.spare)
+            store(task, &part, values, <floating *>scratch.spare)

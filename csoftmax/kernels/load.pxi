@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport mul_add
 from csoftmax.kernels.fetch cimport prefetch
-from csoftmax.kernels.task cimport CHUNK, COLUMNS, ROWS, Layout, Task
+from csoftmax.kernels.task cimport CHUNK, COLUMNS, LANES, MAX_DIMS, MAX_TILE_ROWS, ROWS, Layout, Task, padded
 from csoftmax.kernels.tile cimport Part
 
 cdef extern from "transpose.h" nogil:
@@ -21,7 +21,7 @@ cdef extern from "transpose.h" nogil:
 
 cdef void row_offsets(const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t *offsets) noexcept nogil:
     """Offsets in bytes of the first classes of rows first_row, first_row + 1, ... in C order of the row dimensions."""
-    cdef Py_ssize_t[64] index
+    cdef Py_ssize_t[MAX_DIMS] index
     cdef Py_ssize_t offset = 0, row, rest = first_row
     cdef int d = a.n_dims - 1
     while d >= 0:
@@ -123,7 +123,7 @@ cdef void gather(
     floating *to, Py_ssize_t row_step, Py_ssize_t class_step,
 ) noexcept nogil:
     """Copy any tile of any layout, also one whose elements are not aligned."""
-    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t[MAX_TILE_ROWS] offsets
     cdef Py_ssize_t row, j
     cdef const char *start = a.data + first_class * a.class_stride
     row_offsets(a, first_row, n_rows, offsets)
@@ -151,7 +151,8 @@ cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_
     part.orientation = ROWS if n_rows <= task.plan.tail_rows else task.plan.orientation
     part.first_row = first_row
     part.n_rows = n_rows
-    part.width = n_rows if part.orientation == ROWS else (n_rows + 15) // 16 * 16
+    part.width = n_rows if part.orientation == ROWS else padded(n_rows)
+    part.chunk = chunk
     part.first_class = chunk * CHUNK
     part.n_classes = task.n_classes - part.first_class
     if part.n_classes > CHUNK:
@@ -160,12 +161,12 @@ cdef Part part_of(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Py_
     return part
 
 
-cdef const floating *take(
-    const Task *task, const Layout *source, Part *part, floating *room, bint is_there, Py_ssize_t *stride,
+cdef const floating *load(
+    const Task *task, const Layout *source, Part *part, floating *scratch, bint is_loaded, Py_ssize_t *stride,
 ) noexcept nogil:
-    """The part's elements of x or other: where they lie if the kernels can read them there, else brought into room.
+    """The part's elements of an input: where they lie if the kernels can read them there, else brought into scratch.
 
-    is_there: room still holds them.
+    is_loaded: scratch still holds them.
     stride is that of rows (ROWS) or of classes (COLUMNS); columns from n_rows up to width hold zeros.
     """
     cdef Py_ssize_t offset, j, row
@@ -178,9 +179,9 @@ cdef const floating *take(
             stride[0] = row_stride
             return <const floating *>(source.data + offset) + part.first_class
         stride[0] = part.n_classes
-        if not is_there:
-            gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, part.n_classes, 1)
-        return room
+        if not is_loaded:
+            gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, scratch, part.n_classes, 1)
+        return scratch
     if source.columns:
         x = <const floating *>(source.data + offset + part.first_class * source.class_stride)
         if part.n_rows == part.width and not source.collides:
@@ -190,33 +191,33 @@ cdef const floating *take(
             part.ahead.class_step = source.class_stride
             return x
     stride[0] = part.width
-    if is_there:
-        return room
+    if is_loaded:
+        return scratch
     if source.columns:          # where lines collide, what is fetched for the next tile would be lost before it comes
         for j in range(part.n_classes):
             for row in range(0, part.n_rows * item, 64):
                 prefetch(<const char *>x + (j + COPIED_AHEAD) * source.class_stride + row)
-            memcpy(room + j * part.width, <const char *>x + j * source.class_stride, part.n_rows * item)
+            memcpy(scratch + j * part.width, <const char *>x + j * source.class_stride, part.n_rows * item)
     elif source.rows:
         x = <const floating *>(source.data + offset) + part.first_class
-        transpose(x, part.n_rows, part.n_classes, row_stride, room, part.width)
+        transpose(x, part.n_rows, part.n_classes, row_stride, scratch, part.width)
         part.ahead.start = <const char *>(x + part.n_rows * row_stride)
         part.ahead.row_step = row_stride * item
-        part.ahead.class_step = 16 * item
+        part.ahead.class_step = LANES * item
     else:
-        gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, room, 1, part.width)
+        gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, scratch, 1, part.width)
     for j in range(part.n_classes):
         for row in range(part.n_rows, part.width):
-            room[j * part.width + row] = 0
-    return room
+            scratch[j * part.width + row] = 0
+    return scratch
 
 
-cdef const floating *take_logits(
-    const Task *task, Part *part, floating *room, floating *added_room, bint is_there, Py_ssize_t *stride,
+cdef const floating *load_logits(
+    const Task *task, Part *part, floating *scratch, floating *spare, bint is_loaded, Py_ssize_t *stride,
 ) noexcept nogil:
-    """take() of x, with `other` added if there is something to add."""
+    """load() of x, with the second input added if it is there to be added."""
     cdef Py_ssize_t n, m, i, j, added_stride = 0
-    cdef const floating *x = take(task, &task.x, part, room, is_there, stride)
+    cdef const floating *x = load(task, &task.x, part, scratch, is_loaded, stride)
     cdef const floating *added
     cdef floating *to
     if not task.has_added:
@@ -224,22 +225,22 @@ cdef const floating *take_logits(
     n, m = part.n_rows, part.n_classes
     if part.orientation == COLUMNS:
         n, m = m, part.width
-    if is_there:
+    if is_loaded:
         stride[0] = m
-        return room
-    added = take(task, &task.second_input, part, added_room, False, &added_stride)
+        return scratch
+    added = load(task, &task.second_input, part, spare, False, &added_stride)
     for i in range(n):
-        to = room + i * m
+        to = scratch + i * m
         for j in range(m):
             # A weight of zero, whose logarithm is -inf, takes out also what is infinite or NaN.
             to[j] = -<floating>INFINITY if added[i * added_stride + j] == -INFINITY else (
                 x[i * stride[0] + j] + added[i * added_stride + j])
     stride[0] = m
-    return room
+    return scratch
 
 
-cdef const floating *take_mass(
-    const Task *task, Part *part, floating *room, floating *raw_room, bint is_there, Py_ssize_t *stride,
+cdef const floating *load_masses(
+    const Task *task, Part *part, floating *scratch, floating *spare, bint is_loaded, Py_ssize_t *stride,
     int *row_step,
 ) noexcept nogil:
     """The masses of a part, as rows (stride 0 if all have one) or with rows as lanes (row_step 0 if all have one)."""
@@ -253,22 +254,22 @@ cdef const floating *take_mass(
         return <const floating *>task.loss.mass + part.first_class
     row_step[0] = 1
     if kept == 1 and smooth == 0 and weight == NULL:
-        return take(task, &task.second_input, part, room, is_there, stride)
+        return load(task, &task.second_input, part, scratch, is_loaded, stride)
     n, m = part.n_rows, part.n_classes
     if part.orientation == COLUMNS:
         n, m = m, part.width
     stride[0] = m
-    if is_there:
-        return room
-    raw = take(task, &task.second_input, part, raw_room, False, &raw_stride)
+    if is_loaded:
+        return scratch
+    raw = load(task, &task.second_input, part, spare, False, &raw_stride)
     for i in range(n):
         if weight == NULL:
             for j in range(m):
-                room[i * m + j] = <floating>mul_add(kept, raw[i * raw_stride + j], smooth)
+                scratch[i * m + j] = <floating>mul_add(kept, raw[i * raw_stride + j], smooth)
         elif part.orientation == ROWS:
             for j in range(m):
-                room[i * m + j] = <floating>(weight[j] * mul_add(kept, raw[i * raw_stride + j], smooth))
+                scratch[i * m + j] = <floating>(weight[j] * mul_add(kept, raw[i * raw_stride + j], smooth))
         else:
             for j in range(m):
-                room[i * m + j] = <floating>(weight[i] * mul_add(kept, raw[i * raw_stride + j], smooth))
-    return room
+                scratch[i * m + j] = <floating>(weight[i] * mul_add(kept, raw[i * raw_stride + j], smooth))
+    return scratch

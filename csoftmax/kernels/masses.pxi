@@ -6,19 +6,20 @@ from libc.math cimport INFINITY, fabs
 from csoftmax.kernels.lanes cimport exact_sum
 from csoftmax.kernels.numbers cimport half_difference
 from csoftmax.kernels.task cimport ALWAYS_LANES, ROWS, Task, has_masses, place_of
-from csoftmax.kernels.tile cimport Board, Masses, Part
+from csoftmax.kernels.tile cimport PHASE_ROWS, Masses, Part, Phase, RowStates, Scratch
 
 
 cdef void measure_masses(
-    const Task *task, Board *board, Part *part, Py_ssize_t chunk, const floating *x, Py_ssize_t stride,
-    floating *room, floating *spare,
+    const Task *task, RowStates *states, Part *part, const floating *x, Py_ssize_t stride, const Scratch *scratch,
 ) noexcept nogil:
-    cdef const floating *maximum = <const floating *>board.chunk_maximum + chunk * part.width
-    cdef double *cost = board.chunk_cost + chunk * part.width
-    cdef double *total = board.chunk_mass + chunk * part.width
-    cdef Py_ssize_t mass_stride = 0, row, j
+    """Costs of a part's rows, and the sums of their masses."""
+    cdef const floating *maximum = <const floating *>states.chunk_maximum + part.chunk * part.width
+    cdef double *cost = states.chunk_cost + part.chunk * part.width
+    cdef double *total = states.chunk_mass + part.chunk * part.width
+    cdef Py_ssize_t mass_stride = 0, row
     cdef int row_step = 0, found = 0
-    cdef const floating *mass = take_mass(task, part, room, spare, False, &mass_stride, &row_step)
+    cdef const floating *mass = load_masses(
+        task, part, <floating *>scratch.masses, <floating *>scratch.spare, False, &mass_stride, &row_step)
     if part.orientation == ROWS:
         cost_of_rows(x, part.n_rows, part.n_classes, stride, mass, mass_stride, row_step == 0, maximum,
                      cost, total)
@@ -27,7 +28,7 @@ cdef void measure_masses(
                         part.width, mass, mass_stride, row_step, maximum, cost, total)
     if row_step == 0:
         for row in range(part.n_rows):
-            total[row] = task.loss.chunk_mass[chunk]
+            total[row] = task.loss.chunk_mass[part.chunk]
     for row in range(part.n_rows):
         found |= not is_ordinary_cost(cost[row], maximum[row])
     for row in range(part.n_rows):
@@ -107,30 +108,30 @@ cdef double cost_of_nothing(const floating *mass, Py_ssize_t mass_step, Py_ssize
 
 
 cdef inline void add_chunks_masses(
-    const Task *task, const Board *board, Py_ssize_t first, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_chunks,
-    Masses *masses, floating like,
+    const Task *task, const Phase *phase, Masses *masses, floating dtype_tag,
 ) noexcept nogil:
     """Sums over the chunks with what rounding takes: a million classes lose no digit."""
-    cdef const floating *maximum = <const floating *>board.maximum + first
+    cdef const RowStates *states = &phase.states
+    cdef const floating *maximum = <const floating *>states.maximum
     cdef const floating *of_chunk
     cdef const double *chunk_mass
     cdef const double *chunk_cost
-    cdef double[64] mass_carry, cost_carry
-    cdef Py_ssize_t row, chunk
-    cdef double apart
+    cdef double[PHASE_ROWS] mass_carry, cost_carry
+    cdef Py_ssize_t row, chunk, n_rows = phase.n_rows
+    cdef double distance
     for row in range(n_rows):
         mass_carry[row] = cost_carry[row] = 0
-    for chunk in range(n_chunks):
-        of_chunk = <const floating *>board.chunk_maximum + chunk * width + first
-        chunk_mass = board.chunk_mass + chunk * width + first
-        chunk_cost = board.chunk_cost + chunk * width + first
+    for chunk in range(states.n_chunks):
+        of_chunk = <const floating *>states.chunk_maximum + chunk * states.width
+        chunk_mass = states.chunk_mass + chunk * states.width
+        chunk_cost = states.chunk_cost + chunk * states.width
         for row in range(n_rows):
-            apart = half_difference(maximum[row], of_chunk[row])
-            apart = chunk_mass[row] * apart if 0 < apart < INFINITY else 0
+            distance = half_difference(maximum[row], of_chunk[row])
+            distance = chunk_mass[row] * distance if 0 < distance < INFINITY else 0
             masses.shared[row] = exact_sum(masses.shared[row], mass_carry[row], chunk_mass[row], 0, &mass_carry[row])
             masses.cost[row] = exact_sum(
-                masses.cost[row], cost_carry[row], chunk_cost[row] + apart, 0, &cost_carry[row])
-    if n_chunks > 1:
+                masses.cost[row], cost_carry[row], chunk_cost[row] + distance, 0, &cost_carry[row])
+    if states.n_chunks > 1:
         for row in range(n_rows):
             masses.shared[row] += mass_carry[row]
             masses.cost[row] += cost_carry[row] if fabs(cost_carry[row]) < INFINITY else 0
@@ -139,30 +140,27 @@ cdef inline void add_chunks_masses(
             masses.cost[row] /= task.temperature
 
 
-cdef void find_masses(
-    const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t first, Py_ssize_t n_rows, Py_ssize_t width,
-    Py_ssize_t board_width, Py_ssize_t n_chunks, Masses *masses, floating like,
-) noexcept nogil:
-    """Of n_rows rows from the tile's first_row + first on, and what fills up the lanes to width."""
-    cdef Py_ssize_t row, target
+cdef void find_masses(const Task *task, const Phase *phase, Masses *masses, floating dtype_tag) noexcept nogil:
+    """Of the phase's rows, and what fills up the lanes."""
+    cdef Py_ssize_t row, target, first_row = phase.first_row
     masses.plain = (
         task.loss.kept == 1 and task.loss.weight == NULL and task.loss.sample_weight == NULL
         and task.gradient.weight == NULL and not has_masses(task))
     if masses.plain:
         return
-    first_row += first
-    for row in range(width):
+    for row in range(phase.width):
         masses.of_target[row] = task.loss.kept if task.loss.target != NULL else 0
-        masses.scale[row] = task.gradient.scale
+        masses.factor[row] = task.gradient.scale
         masses.shared[row] = masses.cost[row] = 0
     if task.gradient.weight != NULL:
-        for row in range(n_rows):
-            masses.scale[row] *= task.gradient.weight[first_row + row]
+        for row in range(phase.n_rows):
+            masses.factor[row] *= task.gradient.weight[first_row + row]
     if task.loss.target != NULL and (task.loss.weight != NULL or task.loss.mass != NULL):
-        for row in range(n_rows):
+        for row in range(phase.n_rows):
             target = place_of(task.loss.target[first_row + row], task.n_classes)
             if task.loss.weight != NULL:
                 masses.of_target[row] = task.loss.kept * task.loss.weight[target]
-            masses.of_class[row] = (<const floating *>task.loss.mass)[target] if task.loss.mass != NULL else <floating>0
+            masses.of_class[row] = (
+                (<const floating *>task.loss.mass)[target] if task.loss.mass != NULL else <floating>0)
     if has_masses(task):
-        add_chunks_masses(task, board, first, n_rows, board_width, n_chunks, masses, like)
+        add_chunks_masses(task, phase, masses, dtype_tag)

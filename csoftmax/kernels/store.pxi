@@ -6,7 +6,7 @@ from libc.math cimport ldexp
 from libc.string cimport memcpy
 
 from csoftmax.kernels.fetch cimport prefetch
-from csoftmax.kernels.task cimport ROWS, Gradient, Layout, Task, is_ignored, place_of
+from csoftmax.kernels.task cimport LANES, MAX_TILE_ROWS, ROWS, Gradient, Layout, Task, is_ignored, place_of
 from csoftmax.kernels.tile cimport Part
 
 cdef extern from "stream.h" nogil:
@@ -18,7 +18,7 @@ cdef void scatter(
     const floating *start, Py_ssize_t row_step, Py_ssize_t class_step,
 ) noexcept nogil:
     """The way back of gather."""
-    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t[MAX_TILE_ROWS] offsets
     cdef Py_ssize_t row, j
     cdef char *to = a.data + first_class * a.class_stride
     row_offsets(a, first_row, n_rows, offsets)
@@ -36,7 +36,7 @@ cdef void scatter(
                        sizeof(floating))
 
 
-cdef inline void put_block(void *to, const void *start, size_t size, bint stream) noexcept nogil:
+cdef inline void store_block(void *to, const void *start, size_t size, bint stream) noexcept nogil:
     if stream:
         stream_bytes(<char *>to, <const char *>start, size)
     else:
@@ -56,7 +56,7 @@ cdef void find_output(const Task *task, Part *part, Py_ssize_t item) noexcept no
         return
     part.output.start = task.out.data + offset
     part.output.row_step = item if task.out.columns else task.n_classes * item
-    part.output.class_step = task.out.class_stride if task.out.columns else 16 * item
+    part.output.class_step = task.out.class_stride if task.out.columns else LANES * item
 
 
 cdef floating *destination(const Task *task, const Part *part, floating *values, Py_ssize_t *stride) noexcept nogil:
@@ -71,8 +71,8 @@ cdef floating *destination(const Task *task, const Part *part, floating *values,
     return <floating *>(task.out.data + offset + part.first_class * task.out.class_stride)
 
 
-cdef void put(const Task *task, const Part *part, const floating *values, floating *room) noexcept nogil:
-    """Bring values to the output; room is free."""
+cdef void store(const Task *task, const Part *part, const floating *values, floating *scratch) noexcept nogil:
+    """Bring values to the output; scratch is free, for a part."""
     cdef Py_ssize_t offset, j
     cdef Py_ssize_t item = sizeof(floating)
     cdef Py_ssize_t size = part.n_rows * part.n_classes * item
@@ -80,16 +80,16 @@ cdef void put(const Task *task, const Part *part, const floating *values, floati
     row_offsets(&task.out, part.first_row, 1, &offset)
     to = task.out.data + offset + part.first_class * task.out.class_stride
     if part.orientation == ROWS and task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes):
-        put_block(to, values, size, task.plan.stream)
+        store_block(to, values, size, task.plan.stream)
     elif part.orientation == ROWS:
         scatter(&task.out, part.first_row, part.n_rows, part.first_class, part.n_classes, values, part.n_classes, 1)
     elif task.out.columns:
         for j in range(part.n_classes):
-            put_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.plan.stream)
+            store_block(to + j * task.out.class_stride, values + j * part.width, part.n_rows * item, task.plan.stream)
     elif task.out.rows and part.n_classes == task.n_classes:
         if task.plan.stream:
-            transpose(values, part.n_classes, part.n_rows, part.width, room, part.n_classes)
-            put_block(to, room, size, True)
+            transpose(values, part.n_classes, part.n_rows, part.width, scratch, part.n_classes)
+            store_block(to, scratch, size, True)
         else:
             transpose(values, part.n_classes, part.n_rows, part.width, <floating *>to, part.n_classes)
     else:
@@ -115,10 +115,10 @@ cdef inline bint weighs_nothing(const Task *task, Py_ssize_t row) noexcept nogil
 
 
 cdef inline void multiply_rows(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, floating like,
+    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, floating dtype_tag,
 ) noexcept nogil:
     """At most MAX_TILE_ROWS."""
-    cdef Py_ssize_t[256] offsets
+    cdef Py_ssize_t[MAX_TILE_ROWS] offsets
     cdef Py_ssize_t row
     cdef const Gradient *gradient = &task.gradient
     cdef double factor

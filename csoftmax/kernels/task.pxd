@@ -156,8 +156,9 @@ cdef inline Py_ssize_t place_of(int64_t target, Py_ssize_t n_classes) noexcept n
     return target if 0 <= target < n_classes else 0
 
 
-cdef inline Py_ssize_t padded(Py_ssize_t n_rows) noexcept nogil:
-    return (n_rows + 15) // 16 * 16
+cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
+    """Up to whole groups of lanes."""
+    return (n + LANES - 1) // LANES * LANES
 
 
 cdef inline Py_ssize_t array_size(const Task *task, Orientation orientation, Py_ssize_t width) noexcept nogil:
@@ -167,7 +168,7 @@ cdef inline Py_ssize_t array_size(const Task *task, Orientation orientation, Py_
     from lying at multiples of 4096 bytes from each other, where a load waits for the store to another one before it.
     """
     cdef Py_ssize_t n = task.n_classes if task.n_classes < CHUNK else CHUNK
-    return ((n + 63) // 64 * 64 if orientation == ROWS else (n + 15) // 16 * 16) * width + 32
+    return ((n + 63) // 64 * 64 if orientation == ROWS else padded(n)) * width + 32
 
 
 cdef inline Py_ssize_t numbers_size(const Task *task, Py_ssize_t width) noexcept nogil:
@@ -175,7 +176,7 @@ cdef inline Py_ssize_t numbers_size(const Task *task, Py_ssize_t width) noexcept
     back, in 48 lanes, which are kept between chunks."""
     cdef Py_ssize_t n = padded(width)
     if is_backward(task):
-        return 8 * (10 * n + 48 * (n if task.plan.n_chunks > 1 else 16))
+        return 8 * (10 * n + 3 * LANES * (n if task.plan.n_chunks > 1 else LANES))
     return 8 * 6 * n
 
 

@@ -1,4 +1,5 @@
-# What the kernels of a tile tell each other: its parts, the states of its rows, the masses of their classes.
+# What the kernels of a tile tell each other: its parts, the states of its rows, the masses of their classes, and the
+# numbers that values are made with. Structs alone; who writes which member stands beside it.
 
 from csoftmax.kernels.task cimport Orientation
 
@@ -9,52 +10,66 @@ cdef struct Fetched:            # a tile elsewhere, brought into the cache meanw
     const char *start           # NULL: nothing
     Py_ssize_t row_step, class_step     # in bytes
 
-cdef struct Rooms:              # of a thread: see table.pxd
-    void *numbers               # floating, (N_NUMBERS, padded(width))
-    void *logits                # floating, as are those that follow: of a part
-    void *terms                 # of a part or of all of a tile's
-    void *mass                  # of a part; or another input
+cdef struct Scratch:            # of a thread; arrays of array_size() elements of the dtype, as table.pxd says
+    void *numbers               # (N_NUMBERS, padded(width)), of a part's rows
+    void *logits                # of a part
+    void *terms                 # of a part, or of all of a tile's
+    void *masses                # of a part; or the second input of a gradient that goes back
     void *spare
 
-cdef struct Part:
+cdef struct Part:               # part_of() says what it is, load() what comes next
     Orientation orientation
-    Py_ssize_t first_row, n_rows
+    Py_ssize_t first_row
+    Py_ssize_t n_rows
     Py_ssize_t width            # n_rows; as COLUMNS up to the next multiple of 16
-    Py_ssize_t first_class, n_classes
+    Py_ssize_t chunk
+    Py_ssize_t first_class
+    Py_ssize_t n_classes
     Py_ssize_t term_stride      # of the terms, between rows (ROWS) or classes (COLUMNS)
-    Fetched ahead, output
+    Fetched ahead
+    Fetched output
 
-cdef struct Board:
-    # (n_chunks, width) each: the states of the chunks, whose sums have no carries
-    void *chunk_maximum         # floating
+cdef struct RowStates:          # what is known of a tile's rows; arrays of the dtype are void *
+    Py_ssize_t width            # rows, and what fills up the lanes
+    Py_ssize_t n_chunks
+    # measure_chunks() writes the states of chunks, whose sums have no carries, (n_chunks, width) each,
+    void *chunk_maximum
     double *chunk_sum
     double *chunk_ties
-    double *chunk_cost          # where classes have masses: half the sum of mass * (maximum - x); it may overflow
-    double *chunk_mass          # with probability targets: sum of masses
-    # (width,) each: the states, which are those of a single chunk, and numbers of the rows
-    void *maximum               # floating
+    double *chunk_cost          # where classes have masses: half of it; it may overflow
+    double *chunk_mass          # with probability targets: the sum of the masses
+    void *at_target             # and (width,) the target's logit;
+    # finish_rows() the states of rows, which are those of a single chunk, (width,) each,
+    void *maximum
     double *sum                 # of the terms below the maximum's
-    double *carry               # what rounding took from the sum
-    double *ties                # how many other classes share the maximum; NaN if the row holds a NaN
-    void *at_target             # floating, the target's logit
-    double *factor              # PROBABILITY, GRADIENT: exp(x - M) times factor + factor_low is a class's value
+    double *carry
+    double *ties
+    bint *special               # and whether some row is not finite;
+    # and what write_chunk() makes values with, (width,) each:
+    double *factor              # PROBABILITY, GRADIENT: term * (factor + factor_low) is a class's value
     double *factor_low
-    double *scale               # GRADIENT: what a mass is multiplied by
-    void *a                     # floating: LOG_PROBABILITY: (x - a) + b is the value, or (x - a) / T + b
-    void *b                     # floating; GRADIENT: the target's value
-    bint *special               # whether some row is not finite
+    double *mass_factor         # GRADIENT: what a mass is multiplied by
+    void *target_gradient       # GRADIENT: the target's value
+    void *log_shift             # LOG_PROBABILITY: (x - log_shift) + log_rest is the value,
+    void *log_rest              # or (x - log_shift) / temperature + log_rest; where target_gradient is
 
 cdef enum:
-    ROW_NUMBERS = 10            # arrays of (width,)
-    CHUNK_NUMBERS = 5           # of (n_chunks, width)
+    ROW_ARRAYS = 10             # of (width,)
+    CHUNK_ARRAYS = 5            # of (n_chunks, width)
+
+cdef struct Phase:              # rows of a tile whose numbers are found together
+    Py_ssize_t first_row        # of the arrays
+    Py_ssize_t n_rows           # at most PHASE_ROWS
+    Py_ssize_t width            # these, and what fills up the lanes
+    RowStates states            # theirs
 
 cdef struct Masses:             # of the rows of a phase
     bint plain                  # all of it at the target, and 1; gradients are all scaled alike: nothing else is set
-    double[64] of_target        # the target's mass but for what every class has
-    double[64] of_class         # what the target's class has as every class has
-    double[64] shared           # the sum of what every class has
-    double[64] cost             # half the sum of that * (maximum - x)
-    double[64] scale            # of the gradient
+    double[PHASE_ROWS] of_target    # the target's mass but for what every class has
+    double[PHASE_ROWS] of_class     # what the target's class has as every class has
+    double[PHASE_ROWS] shared       # the sum of what every class has
+    double[PHASE_ROWS] cost         # half the sum of that * (maximum - x)
+    double[PHASE_ROWS] factor       # of the gradient
 
 cdef enum Formula:
     TERMS                       # term * (FACTOR + FACTOR_LOW), source being terms

@@ -5,14 +5,14 @@ from cython cimport floating
 from libc.math cimport NAN, isinf
 from libc.stdint cimport int64_t, uint64_t
 
-from csoftmax.kernels.exp cimport choose_divisor
+from csoftmax.kernels.exp cimport N_DIVIDE, choose_divisor
 from csoftmax.kernels.lanes cimport exact_sum, has_nan
 from csoftmax.kernels.numbers cimport kind_of
 from csoftmax.kernels.task cimport (
     CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, ROWS, SOFTMAX_BACKWARD, WRITE, Steps, Task,
     array_size, has_masses, numbers_size, place_of, term_arrays,
 )
-from csoftmax.kernels.tile cimport CHUNK_NUMBERS, ROW_NUMBERS, Board, Part, Rooms
+from csoftmax.kernels.tile cimport CHUNK_ARRAYS, ROW_ARRAYS, Part, RowStates, Scratch
 
 cdef extern from "stream.h" nogil:
     void stream_fence()
@@ -20,32 +20,33 @@ cdef extern from "stream.h" nogil:
 
 cdef Py_ssize_t states_size(Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
     """In bytes, for the larger dtype; a multiple of 64."""
-    return (8 * width * (CHUNK_NUMBERS * n_chunks + ROW_NUMBERS) + 64 + 63) // 64 * 64
+    return (8 * width * (CHUNK_ARRAYS * n_chunks + ROW_ARRAYS) + 64 + 63) // 64 * 64
 
 
-cdef Board board_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
-    cdef Board board
+cdef RowStates states_at(char *memory, Py_ssize_t width, Py_ssize_t n_chunks) noexcept nogil:
+    cdef RowStates states
     cdef double *p = <double *>memory
-    board.maximum = p
-    board.sum = p + width
-    board.carry = p + 2 * width
-    board.ties = p + 3 * width
-    board.at_target = p + 4 * width
-    board.factor = p + 5 * width
-    board.factor_low = p + 6 * width
-    board.scale = p + 7 * width
-    board.a = p + 8 * width
-    board.b = p + 9 * width
-    p += ROW_NUMBERS * width
-    board.chunk_maximum = p
-    board.chunk_sum = p + n_chunks * width
-    board.chunk_ties = p + 2 * n_chunks * width
-    board.chunk_cost = p + 3 * n_chunks * width
-    board.chunk_mass = p + 4 * n_chunks * width
-    board.special = <bint *>(p + CHUNK_NUMBERS * n_chunks * width)
+    states.width, states.n_chunks = width, n_chunks
+    states.maximum = p
+    states.sum = p + width
+    states.carry = p + 2 * width
+    states.ties = p + 3 * width
+    states.at_target = p + 4 * width
+    states.factor = p + 5 * width
+    states.factor_low = p + 6 * width
+    states.mass_factor = p + 7 * width
+    states.log_shift = p + 8 * width
+    states.log_rest = states.target_gradient = p + 9 * width
+    p += ROW_ARRAYS * width
+    states.chunk_maximum = p
+    states.chunk_sum = p + n_chunks * width
+    states.chunk_ties = p + 2 * n_chunks * width
+    states.chunk_cost = p + 3 * n_chunks * width
+    states.chunk_mass = p + 4 * n_chunks * width
+    states.special = <bint *>(p + CHUNK_ARRAYS * n_chunks * width)
     if n_chunks == 1:
-        board.maximum, board.sum, board.ties = board.chunk_maximum, board.chunk_sum, board.chunk_ties
-    return board
+        states.maximum, states.sum, states.ties = states.chunk_maximum, states.chunk_sum, states.chunk_ties
+    return states
 
 
 cdef void measure(
@@ -56,7 +57,7 @@ cdef void measure(
     cdef Py_ssize_t n = part.n_classes
     cdef Py_ssize_t row, j
     cdef const floating *first
-    cdef floating[5] divide     # (N_DIVIDE,)
+    cdef floating[N_DIVIDE] divide
     find_output(task, part, <Py_ssize_t>sizeof(floating))
     if task.temperature != 1:
         choose_divisor(task.temperature, &divide[0])
@@ -92,91 +93,98 @@ cdef Py_ssize_t side_by_side(
 
 
 cdef void measure_chunks(
-    const Task *task, Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
+    const Task *task, RowStates *states, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
     Py_ssize_t n_chunks,        # side_by_side()
-    floating *terms, const Rooms *rooms,
+    floating *terms, const Scratch *scratch,
 ) noexcept nogil:
-    cdef Part part = part_of(task, first_row, n_rows, chunk)
-    cdef floating *room = <floating *>rooms.logits
-    cdef floating *spare = <floating *>rooms.spare
-    cdef Py_ssize_t first = chunk * part.width, stride = 0, row, target, i
-    cdef const floating *x = take_logits(task, &part, room, spare, False, &stride)
+    cdef Part part = part_of(task, first_row, n_rows, chunk), measured
+    cdef Py_ssize_t first = chunk * part.width, stride = 0, i
+    cdef const floating *x = load_logits(
+        task, &part, <floating *>scratch.logits, <floating *>scratch.spare, False, &stride)
+    measured = part
+    if n_chunks > 1:            # chunks as if they were rows, each with its own terms
+        measured.n_rows = n_chunks
+        measured.term_stride = array_size(task, ROWS, 1)
+    measure(task, &measured, x, CHUNK if n_chunks > 1 else stride, terms, <floating *>states.chunk_maximum + first,
+            states.chunk_sum + first, states.chunk_ties + first)
+    if task.loss.target != NULL:
+        find_targets(task, &part, n_chunks, x, stride, <floating *>states.at_target)
+    for i in range(n_chunks if has_masses(task) else 0):
+        part.chunk = chunk + i
+        part.first_class = part.chunk * CHUNK
+        measure_masses(task, states, &part, x + i * CHUNK, stride, scratch)
+
+
+cdef inline void find_targets(
+    const Task *task, const Part *part, Py_ssize_t n_chunks, const floating *x, Py_ssize_t stride,
+    floating *at_target,        # OUT  (n_rows,), the logits of those targets that are in these chunks
+) noexcept nogil:
     cdef Py_ssize_t row_step = stride if part.orientation == ROWS else 1
     cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else stride
-    cdef const int64_t *targets
-    cdef floating *at_target = <floating *>board.at_target
-    if n_chunks > 1:            # the part's rows are chunks, each with its own room for terms
-        part.n_rows = n_chunks
-        part.term_stride = array_size(task, ROWS, 1)
-        stride = CHUNK
-    measure(task, &part, x, stride, terms, <floating *>board.chunk_maximum + first, board.chunk_sum + first,
-            board.chunk_ties + first)
-    part.n_rows = n_rows
-    if has_masses(task):
-        for i in range(n_chunks):
-            part.first_class = (chunk + i) * CHUNK
-            measure_masses(task, board, &part, chunk + i, x + i * CHUNK, stride, <floating *>rooms.mass, spare)
-        part.first_class = chunk * CHUNK
-    if task.loss.target != NULL:
-        targets = task.loss.target + first_row
-        if task.plan.n_chunks == 1:
-            for row in range(n_rows):
-                at_target[row] = x[row * row_step + place_of(targets[row], task.n_classes) * class_step]
-            return
-        for row in range(n_rows):
-            target = place_of(targets[row], task.n_classes) - part.first_class
-            if 0 <= target < part.n_classes + (n_chunks - 1) * CHUNK:
-                at_target[row] = x[row * row_step + target * class_step]
+    cdef const int64_t *targets = task.loss.target + part.first_row
+    cdef Py_ssize_t row, target
+    if task.plan.n_chunks == 1:
+        for row in range(part.n_rows):
+            at_target[row] = x[row * row_step + place_of(targets[row], task.n_classes) * class_step]
+        return
+    for row in range(part.n_rows):
+        target = place_of(targets[row], task.n_classes) - part.first_class
+        if 0 <= target < part.n_classes + (n_chunks - 1) * CHUNK:
+            at_target[row] = x[row * row_step + target * class_step]
 
+
+# ---- The build's functions ----
 
 cdef inline void run_tile(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *memory, char *scratch, floating like,
+    Py_ssize_t end_chunk, char *memory,
+    floating *numbers,          # the scratch, which begins with these
 ) noexcept nogil:
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
     cdef Part part = part_of(task, first_row, n_rows, 0)
-    cdef Board board = board_at(memory, part.width, n_chunks)
+    cdef RowStates states = states_at(memory, part.width, n_chunks)
     cdef Py_ssize_t size = array_size(task, part.orientation, part.width)
     cdef Py_ssize_t step = size if task.plan.keep_terms else 0
-    cdef Rooms rooms
+    cdef floating *terms
+    cdef Scratch scratch
     cdef Py_ssize_t chunk, n
-    rooms.numbers = scratch
-    rooms.logits = scratch + numbers_size(task, part.width)
-    rooms.terms = <floating *>rooms.logits + size
-    rooms.mass = <floating *>rooms.terms + term_arrays(task) * size
-    rooms.spare = <floating *>rooms.mass + size
+    scratch.numbers = numbers
+    scratch.logits = <char *>numbers + numbers_size(task, part.width)
+    scratch.terms = terms = <floating *>scratch.logits + size
+    scratch.masses = terms + term_arrays(task) * size
+    scratch.spare = <floating *>scratch.masses + size
     if task.output == SOFTMAX_BACKWARD:
-        softmax_backward_tile(task, first_row, n_rows, &rooms, like)
+        softmax_backward_tile(task, first_row, n_rows, &scratch, <floating>0)
         return
     if task.output == LOG_SOFTMAX_BACKWARD:
-        log_softmax_backward_tile(task, first_row, n_rows, &rooms, like)
+        log_softmax_backward_tile(task, first_row, n_rows, &scratch, <floating>0)
         return
     if steps & MEASURE:
         chunk = first_chunk
         while chunk < end_chunk:
             n = side_by_side(task, n_rows, chunk, end_chunk)
-            measure_chunks(task, &board, first_row, n_rows, chunk, n, <floating *>rooms.terms + chunk * step, &rooms)
+            measure_chunks(task, &states, first_row, n_rows, chunk, n, terms + chunk * step, &scratch)
             chunk += n
     if steps & FINISH:
-        finish_rows(task, &board, first_row, n_rows, part.width, n_chunks, like)
+        finish_rows(task, &states, first_row, n_rows, <floating>0)
     if steps & WRITE and task.output != NOTHING:
         for chunk in range(first_chunk, end_chunk):
-            write_chunk(task, &board, first_row, n_rows, chunk, (steps & MEASURE) != 0 and n_chunks == 1,
-                        <floating *>rooms.terms + chunk * step, &rooms, like)
+            write_chunk(task, &states, first_row, n_rows, chunk, (steps & MEASURE) != 0 and n_chunks == 1,
+                        terms + chunk * step, &scratch)
 
 
 cdef void tile_f32(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *board, char *scratch,
+    Py_ssize_t end_chunk, char *states, char *scratch,
 ) noexcept nogil:
-    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, board, scratch, <float>0)
+    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, states, <float *>scratch)
 
 
 cdef void tile_f64(
     const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *board, char *scratch,
+    Py_ssize_t end_chunk, char *states, char *scratch,
 ) noexcept nogil:
-    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, board, scratch, <double>0)
+    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, states, <double *>scratch)
 
 
 cdef void multiply_f32(

@@ -6,17 +6,17 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, Reference, ReferenceKind, choose_divisor, divided, mul_add, refer,
-    reference_at, store_reference, term, two_to_the,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, Reference, ReferenceKind, choose_divisor, divided, mul_add,
+    refer, reference_at, store_reference, term, two_to_the,
 )
 from csoftmax.kernels.lanes cimport copy_lanes
 from csoftmax.kernels.numbers cimport is_large, kind_of, split_factor
 from csoftmax.kernels.task cimport (
-    GRADIENT, LOG_PROBABILITY, ROWS, Orientation, Task, has_masses, is_ignored, padded, place_of,
+    GRADIENT, LANES, LOG_PROBABILITY, MAX_TILE_ROWS, ROWS, Task, has_masses, is_ignored, padded, place_of,
 )
 from csoftmax.kernels.tile cimport (
-    DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, LOGITS, LOGS, REFERENCE, TERMS, UNSCALE, Board, Formula, Part,
-    Rooms,
+    DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, LOGITS, LOGS, N_NUMBERS, REFERENCE, TERMS, UNSCALE, Formula,
+    Part, RowStates, Scratch,
 )
 
 
@@ -34,9 +34,9 @@ cdef inline void write_group(
     floating *to,
 ) noexcept nogil:
     """Sixteen values; number k of lane l is numbers[k * step + l]."""
-    cdef floating[16] value     # read before anything is written: to may be source
+    cdef floating[LANES] value      # read before anything is written: to may be source
     cdef int l
-    for l in range(16):
+    for l in range(LANES):
         if formula == LOGS:
             value[l] = (source[l] - numbers[FACTOR * step + l]) + numbers[FACTOR_LOW * step + l]
         elif formula == DIVIDED_LOGS:
@@ -53,80 +53,79 @@ cdef inline void write_group(
 
 cdef inline void write_row(
     Formula formula, const floating *source, Py_ssize_t n_classes,
-    const floating *lanes,      # IN   (N_NUMBERS, 16), each number sixteen times
+    const floating *lanes,      # IN   (N_NUMBERS, LANES), each number sixteen times
     const floating *divide,
     floating *to,
 ) noexcept nogil:
     """A last group of fewer than 16 overlaps the one before: its values first, written last."""
-    cdef floating[16] last
+    cdef floating[LANES] last
     cdef Py_ssize_t j = 0
     cdef int l
-    if n_classes < 16:
-        for l in range(16):
+    if n_classes < LANES:
+        for l in range(LANES):
             last[l] = source[l if l < n_classes else 0]
-        write_group(formula, <const floating *>&last[0], lanes, 16, divide, &last[0])
+        write_group(formula, <const floating *>&last[0], lanes, LANES, divide, &last[0])
         memcpy(to, last, n_classes * sizeof(floating))
         return
-    write_group(formula, source + n_classes - 16, lanes, 16, divide, &last[0])
-    while j + 16 < n_classes:
-        write_group(formula, source + j, lanes, 16, divide, to + j)
-        j += 16
-    memcpy(to + n_classes - 16, last, sizeof(last))
+    write_group(formula, source + n_classes - LANES, lanes, LANES, divide, &last[0])
+    while j + LANES < n_classes:
+        write_group(formula, source + j, lanes, LANES, divide, to + j)
+        j += LANES
+    memcpy(to + n_classes - LANES, last, sizeof(last))
 
 
 cdef inline void write_rows(
-    Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_classes,
-    const floating *numbers, Py_ssize_t step, const floating *divide, floating *to, Py_ssize_t to_stride,
+    Formula formula, const Part *part, const floating *source, Py_ssize_t stride, const floating *numbers,
+    const floating *divide, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    cdef Py_ssize_t row
+    cdef floating[N_NUMBERS * LANES] lanes
+    cdef Py_ssize_t row, step = padded(part.width)
     cdef int l, k
-    cdef floating[96] lanes     # (N_NUMBERS, 16)
-    for row in range(n_rows):
-        for k in range(6 if formula == LOGITS or formula == DIVIDED_LOGITS else 2):
-            for l in range(16):
-                lanes[16 * k + l] = numbers[step * k + row]
-        write_row(formula, source + row * stride, n_classes, <const floating *>&lanes[0], divide, to + row * to_stride)
+    for row in range(part.width):
+        for k in range(N_NUMBERS if formula == LOGITS or formula == DIVIDED_LOGITS else 2):
+            for l in range(LANES):
+                lanes[LANES * k + l] = numbers[step * k + row]
+        write_row(formula, source + row * stride, part.n_classes, <const floating *>&lanes[0], divide,
+                  to + row * to_stride)
 
 
 cdef inline void write_columns(
-    Formula formula, const floating *source, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n_classes,
-    const floating *numbers, Py_ssize_t step, const floating *divide, floating *to, Py_ssize_t to_stride,
+    Formula formula, const Part *part, const floating *source, Py_ssize_t stride, const floating *numbers,
+    const floating *divide, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    cdef Py_ssize_t row, j
-    for j in range(n_classes):
+    cdef Py_ssize_t row, j, step = padded(part.width)
+    for j in range(part.n_classes):
         row = 0
-        while row < width:
+        while row < part.width:
             write_group(formula, source + j * stride + row, numbers + row, step, divide, to + j * to_stride + row)
-            row += 16
+            row += LANES
 
 
 cdef inline void write_values(
-    Formula formula, Orientation orientation, const floating *source, Py_ssize_t stride, Py_ssize_t n_rows,
-    Py_ssize_t n_classes, const floating *numbers, Py_ssize_t step, double temperature, floating *to,
-    Py_ssize_t to_stride,
+    Formula formula, const Part *part, const floating *source, Py_ssize_t stride,
+    const floating *numbers,    # IN   (N_NUMBERS, padded(part.width))
+    double temperature, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
-    cdef floating[5] divide     # (N_DIVIDE,)
+    cdef floating[N_DIVIDE] divide
     if formula == DIVIDED_LOGITS or formula == DIVIDED_LOGS:
         choose_divisor(temperature, &divide[0])
-    if orientation == ROWS:
-        write_rows(formula, source, stride, n_rows, n_classes, numbers, step, <const floating *>&divide[0], to,
-                   to_stride)
+    if part.orientation == ROWS:
+        write_rows(formula, part, source, stride, numbers, <const floating *>&divide[0], to, to_stride)
     else:
-        write_columns(formula, source, stride, n_rows, n_classes, numbers, step, <const floating *>&divide[0], to,
-                      to_stride)
+        write_columns(formula, part, source, stride, numbers, <const floating *>&divide[0], to, to_stride)
 
 
-cdef void take_off_masses(
-    const Part *part, const floating *mass, Py_ssize_t stride, int row_step, const double *scale, floating *to,
+cdef void subtract_masses(
+    const Part *part, const floating *mass, Py_ssize_t stride, int row_step, const double *factor, floating *to,
     Py_ssize_t to_stride,
 ) noexcept nogil:
     """The second part of a gradient. A pass of its own: as an option of the formulas it would double their loops."""
     cdef Py_ssize_t row, j
-    cdef floating[256] of_row
+    cdef floating[MAX_TILE_ROWS] of_row
     cdef const floating *p
     cdef floating *q
     for row in range(part.width):
-        of_row[row] = <floating>-scale[row]
+        of_row[row] = <floating>-factor[row]
     if part.orientation == ROWS:
         for row in range(part.n_rows):
             p = mass + row * stride
@@ -145,17 +144,17 @@ cdef void take_off_masses(
                 q[row] = mul_add(p[0], of_row[row], q[row])
 
 
-cdef void mend(
-    const Task *task, const Part *part, const Board *board, floating *to, Py_ssize_t to_stride,
+cdef void fix_special_rows(
+    const Task *task, const Part *part, const RowStates *states, floating *to, Py_ssize_t to_stride,
 ) noexcept nogil:
     """What the formulas do not give: a gradient's target entry, rows that are NaN, rows that are ignored."""
     cdef Py_ssize_t row, j, target
     cdef Py_ssize_t row_step = to_stride if part.orientation == ROWS else 1
     cdef Py_ssize_t class_step = 1 if part.orientation == ROWS else to_stride
     cdef const int64_t *targets
-    cdef const floating *at_target = <const floating *>board.b
+    cdef const floating *at_target = <const floating *>states.target_gradient
     cdef floating blank
-    cdef int found = board.special[0]
+    cdef int found = states.special[0]
     if task.output == GRADIENT and task.loss.target != NULL:
         targets = task.loss.target + part.first_row
         if task.plan.n_chunks == 1:
@@ -174,7 +173,7 @@ cdef void mend(
     for row in range(part.n_rows):
         if is_ignored(task, part.first_row + row):
             blank = 0
-        elif isinf((<floating *>board.maximum)[row]) or isnan(board.ties[row]):
+        elif isinf((<floating *>states.maximum)[row]) or isnan(states.ties[row]):
             blank = NAN
         else:
             continue
@@ -182,90 +181,102 @@ cdef void mend(
             to[row * row_step + j * class_step] = blank
 
 
-cdef bint choose_numbers(
-    const Task *task, const Board *board, const Part *part, Py_ssize_t chunk, floating *numbers, Py_ssize_t step,
+cdef bint find_numbers(
+    const Task *task, const RowStates *states, const Part *part, floating *numbers,
 ) noexcept nogil:
     """Fill in the numbers of PROBABILITY and GRADIENT; whether they are those for terms that were kept.
 
     Terms refer to the M of their chunk, the row's numbers to that of its maximum. Both are multiples of ln 2 if the
     origins are equal, so that the factor between them is a power of two, and exact.
     """
-    cdef const floating *chunk_maximum = <const floating *>board.chunk_maximum + chunk * part.width
-    cdef const floating *maximum = <const floating *>board.maximum
+    cdef const floating *chunk_maximum = <const floating *>states.chunk_maximum + part.chunk * part.width
+    cdef const floating *maximum = <const floating *>states.maximum
     cdef Reference of_row, of_chunk
-    cdef double[256] power
-    cdef double apart
+    cdef double[MAX_TILE_ROWS] power
+    cdef double difference
     cdef ReferenceKind kind = kind_of(task.n_classes, task.temperature)
-    cdef int fits = task.plan.keep_terms and not board.special[0] and (
+    cdef int fits = task.plan.keep_terms and not states.special[0] and (
         task.plan.n_chunks == 1 or kind == NEXT_TO_MAXIMUM)
-    cdef Py_ssize_t row
+    cdef Py_ssize_t row, step = padded(part.width)
     for row in range(part.width):
         power[row] = 1
     if task.plan.n_chunks > 1 and fits:
         for row in range(part.width):
             of_row, of_chunk = refer(maximum[row], NEXT_TO_MAXIMUM), refer(chunk_maximum[row], NEXT_TO_MAXIMUM)
-            apart = of_chunk.exponent_bias - of_row.exponent_bias       # n of the row - n of the chunk
-            fits &= (of_row.origin == of_chunk.origin) & (apart < 60)
-            power[row] = two_to_the(-(apart if apart < 60 else 60))
+            difference = of_chunk.exponent_bias - of_row.exponent_bias      # n of the row - n of the chunk
+            fits &= (of_row.origin == of_chunk.origin) & (difference < 60)
+            power[row] = two_to_the(-(difference if difference < 60 else 60))
     for row in range(part.width):
-        fits &= is_large(board.factor[row] * power[row], numbers[0]) | (board.factor[row] == 0)
+        fits &= is_large(states.factor[row] * power[row], numbers[0]) | (states.factor[row] == 0)
     if not fits:
         for row in range(part.width):
             power[row] = 1
         for row in range(part.width):
             store_reference(refer(maximum[row], kind), &numbers[REFERENCE * step + row], step)
     for row in range(part.width):
-        split_factor(board.factor[row], board.factor_low[row], power[row], &numbers[FACTOR * step + row],
+        split_factor(states.factor[row], states.factor_low[row], power[row], &numbers[FACTOR * step + row],
                      &numbers[FACTOR_LOW * step + row], &numbers[UNSCALE * step + row])
     return fits
 
 
+cdef inline void write_logs(
+    const Task *task, const RowStates *states, Part *part, bint is_loaded, const Scratch *scratch, floating *to,
+    Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef floating *numbers = <floating *>scratch.numbers
+    cdef Py_ssize_t stride = 0, step = padded(part.width)
+    cdef const floating *x = load_logits(
+        task, part, <floating *>scratch.logits, <floating *>scratch.spare, is_loaded, &stride)
+    memcpy(&numbers[FACTOR * step], states.log_shift, part.width * sizeof(floating))
+    memcpy(&numbers[FACTOR_LOW * step], states.log_rest, part.width * sizeof(floating))
+    if task.temperature == 1:       # a constant in either: the loops are other ones
+        write_values(LOGS, part, x, stride, <const floating *>numbers, 1, to, to_stride)
+    else:
+        write_values(DIVIDED_LOGS, part, x, stride, <const floating *>numbers, task.temperature, to, to_stride)
+
+
+cdef inline void write_exponentials(
+    const Task *task, const RowStates *states, Part *part, bint is_loaded, const floating *terms,
+    const Scratch *scratch, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    """Probabilities times a number of each row."""
+    cdef floating *numbers = <floating *>scratch.numbers
+    cdef Py_ssize_t stride = 0
+    cdef const floating *x
+    if find_numbers(task, states, part, numbers):
+        write_values(TERMS, part, terms, part.term_stride, <const floating *>numbers, 1, to, to_stride)
+        return
+    x = load_logits(task, part, <floating *>scratch.logits, <floating *>scratch.spare, is_loaded, &stride)
+    if task.temperature == 1:
+        write_values(LOGITS, part, x, stride, <const floating *>numbers, 1, to, to_stride)
+    else:
+        write_values(DIVIDED_LOGITS, part, x, stride, <const floating *>numbers, task.temperature, to, to_stride)
+
+
 cdef void write_chunk(
-    const Task *task, const Board *board, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
-    bint is_there,              # rooms still hold the chunk's logits and masses
-    floating *values,           # INOUT terms if task.plan.keep_terms
-    const Rooms *rooms, floating like,
+    const Task *task, const RowStates *states, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
+    bint is_loaded,             # scratch still holds the chunk's logits and masses
+    floating *values,           # INOUT terms if they are kept
+    const Scratch *scratch,
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk)
-    cdef floating *room = <floating *>rooms.logits
-    cdef floating *numbers = <floating *>rooms.numbers
-    cdef Py_ssize_t step = padded(part.width)
-    cdef const floating *x = NULL
-    cdef const floating *mass = NULL
-    cdef Py_ssize_t stride = 0, to_stride = 0, mass_stride = 0
+    cdef const floating *mass
+    cdef Py_ssize_t to_stride = 0, mass_stride = 0
     cdef int row_step = 0
     cdef floating *to
-    cdef double temperature = task.temperature
-    if task.output == LOG_PROBABILITY and task.x.rows and task.out.rows and part.n_classes >= 16:
-        is_there = is_there and part.orientation == ROWS
+    if task.output == LOG_PROBABILITY and task.x.rows and task.out.rows and part.n_classes >= LANES:
+        is_loaded = is_loaded and part.orientation == ROWS
         part.orientation = ROWS     # needs no exponentials: nothing to transpose
         part.width = n_rows
     to = destination(task, &part, values, &to_stride)
     if task.output == LOG_PROBABILITY:
-        x = take_logits(task, &part, room, <floating *>rooms.spare, is_there, &stride)
-        memcpy(&numbers[FACTOR * step], board.a, part.width * sizeof(floating))
-        memcpy(&numbers[FACTOR_LOW * step], board.b, part.width * sizeof(floating))
-        if temperature == 1:        # a constant in either: the loops are other ones
-            write_values(LOGS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>numbers, step,
-                         1, to, to_stride)
-        else:
-            write_values(DIVIDED_LOGS, part.orientation, x, stride, part.width, part.n_classes,
-                         <const floating *>numbers, step, temperature, to, to_stride)
-    elif choose_numbers(task, board, &part, chunk, numbers, step):
-        write_values(TERMS, part.orientation, <const floating *>values, part.term_stride, part.width, part.n_classes,
-                     <const floating *>numbers, step, 1, to, to_stride)
+        write_logs(task, states, &part, is_loaded, scratch, to, to_stride)
     else:
-        x = take_logits(task, &part, room, <floating *>rooms.spare, is_there, &stride)
-        if temperature == 1:
-            write_values(LOGITS, part.orientation, x, stride, part.width, part.n_classes, <const floating *>numbers,
-                         step, 1, to, to_stride)
-        else:
-            write_values(DIVIDED_LOGITS, part.orientation, x, stride, part.width, part.n_classes,
-                         <const floating *>numbers, step, temperature, to, to_stride)
+        write_exponentials(task, states, &part, is_loaded, <const floating *>values, scratch, to, to_stride)
     if task.output == GRADIENT and has_masses(task):
-        mass = take_mass(task, &part, <floating *>rooms.mass, <floating *>rooms.spare, is_there, &mass_stride,
-                         &row_step)
-        take_off_masses(&part, mass, mass_stride, row_step, <const double *>board.scale, to, to_stride)
-    mend(task, &part, board, to, to_stride)
+        mass = load_masses(task, &part, <floating *>scratch.masses, <floating *>scratch.spare, is_loaded,
+                           &mass_stride, &row_step)
+        subtract_masses(&part, mass, mass_stride, row_step, <const double *>states.mass_factor, to, to_stride)
+    fix_special_rows(task, &part, states, to, to_stride)
     if to == values:
-        put(task, &part, values, room)
+        store(task, &part, <const floating *>values, <floating *>scratch.logits)

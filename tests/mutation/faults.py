@@ -220,7 +220,7 @@ FAULTS = [
     (
         "columns are taken for rows that are there",
         KERNELS + "write.pxi",
-        "        is_there = is_there and part.orientation == ROWS\n",
+        "        is_loaded = is_loaded and part.orientation == ROWS\n",
         "",
     ),
     (
@@ -244,14 +244,14 @@ FAULTS = [
     (
         "the target's gradient is p - 1",
         KERNELS + "finish.pxi",
-        "b[row] = away_from(factor[row], factor_low[row], m, like)",
-        "b[row] = <floating>(factor[row] * shift[row] * (1 / term_scale(like)) - task.gradient.scale)",
+        "gradient[row] = away_from(factor[row], factor_low[row], rest, top[row])",
+        "gradient[row] = <floating>(factor[row] * target_term[row] * (1 / term_scale(top[row])) - task.gradient.scale)",
     ),
     (
         "a loss may be -0.0",
         KERNELS + "finish.pxi",
-        "            loss[row] += 0.0        # never -0.0\n",
-        "            loss[row] = -(-loss[row])\n",
+        "        loss[row] += 0.0        # never -0.0\n",
+        "        loss[row] = -(-loss[row])\n",
     ),
     (
         "special rows are not looked for",
@@ -262,13 +262,13 @@ FAULTS = [
     (
         "kept terms are used whatever their chunk's reference",
         KERNELS + "write.pxi",
-        "power[row] = two_to_the(-(apart if apart < 60 else 60))",
+        "power[row] = two_to_the(-(difference if difference < 60 else 60))",
         "power[row] = 1",
     ),
     (
         "a last group of fewer than 16 is written unfinished",
         KERNELS + "write.pxi",
-        "    memcpy(to + n_classes - 16, last, sizeof(last))\n",
+        "    memcpy(to + n_classes - LANES, last, sizeof(last))\n",
         "",
     ),
     (
