@@ -1,6 +1,6 @@
 /* What the memory of this machine allows: reading, copying with ordinary stores, copying past the cache.
  * Built by the harness with the flags of the machine it runs on. */
-#include "lanes.h"
+#include "stream.h"
 
 #define BLOCK 16384
 

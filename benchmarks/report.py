@@ -7,9 +7,15 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from cases import OPERATIONS
+from cases import BACKWARD, FURTHER_OPERATIONS, OPERATIONS
 
 PEERS = ["PyTorch", "JAX", "ONNX Runtime", "scikit-learn", "SciPy", "NumPy"]
+DTYPES = ("float32", "float64")
+GROUPS = {
+    "all operations on all shapes": OPERATIONS,
+    "smoothing, probability targets and log_prob": FURTHER_OPERATIONS,
+    "the way back": BACKWARD,
+}
 SHORT = dict(zip(PEERS, ["PT", "JAX", "ORT", "skl", "SciPy", "NumPy"], strict=True))
 
 
@@ -20,15 +26,32 @@ def ratios(case, peer, ours="csoftmax"):
     return np.array(case["seconds"][peer]) / np.array(case["seconds"][ours])
 
 
-def best_peer(case, ours="csoftmax", suffix=""):
-    """Name and median ratio of the peer that comes closest, or is ahead; NumPy's formula counts as one."""
-    medians = {}
-    for peer in PEERS:
-        r = ratios(case, peer + suffix, ours)
-        if r is None and suffix:
-            r = ratios(case, peer, ours)
-        if r is not None:
-            medians[peer] = float(np.median(r))
+def sides(case, fresh):
+    """Our name in the case, and peers with theirs: with out= against out=, or fresh results against fresh.
+
+    Without `fresh` there may be no peers: none that writes into an array, while we can.
+    """
+    names = [peer for peer in PEERS if peer in case["seconds"]]
+    if "csoftmax fresh" not in case["seconds"]:
+        return "csoftmax", {} if fresh else {peer: peer for peer in names}
+    writes = {
+        peer for peer in names if f"{peer} fresh" in case["seconds"] or peer == "scikit-learn"
+    }
+    if not fresh:
+        return "csoftmax", {peer: peer for peer in names if peer in writes}
+    theirs = {peer: f"{peer} fresh" if peer in writes else peer for peer in names}
+    return "csoftmax fresh", {p: name for p, name in theirs.items() if name in case["seconds"]}
+
+
+def best_peer(case, fresh=False):
+    """Name and median ratio of the peer that comes closest, or is ahead; NumPy's formula counts as one.
+
+    Fresh results also where no peer writes into an array.
+    """
+    ours, theirs = sides(case, fresh)
+    if not theirs:
+        ours, theirs = sides(case, True)
+    medians = {p: float(np.median(ratios(case, name, ours))) for p, name in theirs.items()}
     name = min(medians, key=medians.get)
     return name, medians[name]
 
@@ -50,9 +73,9 @@ def parts(results):
 
 
 def speed(case, name="csoftmax"):
-    """GB/s of input for large cases, microseconds for tiny calls."""
+    """GB/s of input for large cases, microseconds for calls that are short."""
     seconds = float(np.median(case["seconds"][name]))
-    if case["group"] == "tiny call":
+    if case["group"] in ("tiny call", "middle call"):
         return f"{seconds * 1e6:.2f} us"
     return f"{case['bytes'] / seconds / 1e9:.1f}"
 
@@ -73,7 +96,7 @@ def compact_tables(results):
     """The README's tables: for each cell the speed, and the time of the best peer over ours."""
     lines = [describe(results)]
     grid, further = parts(results)
-    for cases, dtype in product((grid, further), ("float32", "float64")):
+    for cases, dtype in product((grid, further), DTYPES):
         chosen = [q for q in cases if q["dtype"] == dtype]
         if not chosen:
             continue
@@ -108,98 +131,91 @@ def write_between_marks(path, name, text):
 
 def print_tables(results):
     print(describe(results))
-    for operation in dict.fromkeys(case["operation"] for case in results["cases"]):
-        for dtype in ("float32", "float64"):
-            chosen = [
-                q for q in results["cases"] if (q["operation"], q["dtype"]) == (operation, dtype)
-            ]
-            if not chosen:
-                continue
-            peers = [p for p in PEERS if any(p in q["seconds"] for q in chosen)]
-            fresh = any("csoftmax fresh" in q["seconds"] for q in chosen)
-            print(
-                f"\n**{operation}, {dtype}**: csoftmax in GB/s of input (tiny calls: us),"
-                " then each peer's time over ours\n"
-            )
-            print(
-                "| shape | csoftmax |"
-                + "".join(f" {p} |" for p in peers)
-                + (" fresh: best peer |" if fresh else "")
-            )
-            print("|---|---|" + "---|" * (len(peers) + fresh))
-            for q in chosen:
-                row = f"| {label(q)} | {speed(q)} |"
-                for p in peers:
-                    r = ratios(q, p)
-                    if r is None:
-                        row += " |"
-                        continue
-                    low, middle, high = np.percentile(r, [25, 50, 75])
-                    cell = f"{middle:.2f} ({low:.2f}-{high:.2f})"
-                    row += f" **{cell}** |" if middle < 1 else f" {cell} |"
-                if fresh:
-                    name, middle = best_peer(q, "csoftmax fresh", " fresh")
-                    row += f" {middle:.2f} {name} |"
-                print(row)
+    cases = results["cases"]
+    for operation, dtype in product(dict.fromkeys(q["operation"] for q in cases), DTYPES):
+        chosen = [q for q in cases if (q["operation"], q["dtype"]) == (operation, dtype)]
+        for fresh in (False, True):
+            of_kind = [q for q in chosen if sides(q, fresh)[1]]
+            if of_kind:
+                print_table(f"{operation}, {dtype}", of_kind, fresh)
     print_summary(results)
+
+
+def print_table(title, cases, fresh):
+    what = title
+    if "csoftmax fresh" in cases[0]["seconds"]:
+        what += ", fresh results" if fresh else ", results into an array that is there (out=)"
+    print(f"\n**{what}**: csoftmax in GB/s of input (calls: us), then each peer's time over ours\n")
+    peers = [p for p in PEERS if any(p in sides(q, fresh)[1] for q in cases)]
+    print("| shape | csoftmax |" + "".join(f" {p} |" for p in peers))
+    print("|---|---|" + "---|" * len(peers))
+    for q in cases:
+        ours, theirs = sides(q, fresh)
+        row = f"| {label(q)} | {speed(q, ours)} |"
+        for p in peers:
+            if p not in theirs:
+                row += " |"
+                continue
+            low, middle, high = np.percentile(ratios(q, theirs[p], ours), [25, 50, 75])
+            cell = f"{middle:.2f} ({low:.2f}-{high:.2f})"
+            row += f" **{cell}** |" if middle < 1 else f" {cell} |"
+        print(row)
 
 
 def geometric(values):
     return float(np.exp(np.mean(np.log(values))))
 
 
-def print_means(cases, cells_of):
+def print_means(cases, cells_of, fresh):
     """Geometric means, and the cells that are lost."""
+    cases = [q for q in cases if sides(q, fresh)[1]]
     if not cases:
         return
-    cells = [(q, *best_peer(q)) for q in cases]
-    print(
-        f"\nGeometric mean over {len(cells)} {cells_of}: best peer {geometric([r for _, _, r in cells]):.2f}",
-        end="",
-    )
+    cells = [(q, *best_peer(q, fresh)) for q in cases]
+    means = [f"best peer {geometric([r for _, _, r in cells]):.2f}"]
     for peer in PEERS:
-        values = [float(np.median(ratios(q, peer))) for q in cases if peer in q["seconds"]]
+        found = [(q, *sides(q, fresh)) for q in cases]
+        values = [np.median(ratios(q, p[peer], ours)) for q, ours, p in found if peer in p]
         if values:
-            print(f", {peer} {geometric(values):.2f}", end="")
-    tiny = [r for q, _, r in cells if q["group"] == "tiny rows"]
-    if tiny:
-        print(
-            f"\nTiny rows, best peer: least {min(tiny):.2f}, geometric mean {geometric(tiny):.2f}",
-            end="",
-        )
+            means.append(f"{peer} {geometric(values):.2f}")
+    print(f"\nGeometric mean over {len(cells)} cells, {cells_of}: {', '.join(means)}")
     losing = sorted(((r, q, name) for q, name, r in cells if r < 1), key=lambda t: t[0])
-    print(f"\nCells behind the best peer: {len(losing)}")
+    print(f"Cells behind the best peer: {len(losing)}")
     for r, q, name in losing:
         print(f"  {r:.2f}  {title(q)} ({name})")
 
 
 def print_summary(results):
     grid, further = parts(results)
-    print_means(grid, "cells")
-    print_means(further, "cells of smoothing, probability targets and log_prob")
-    print("Smoothed time over plain, 1.15 at most wanted:")
-    for q in further:
-        plain = ratios(q, "csoftmax plain")
-        if plain is not None:
-            print(f"  {np.median(1 / plain):.2f}  {title(q)}")
-    print(
-        "One thread's time over that of all, one long row; the last axis' speed over that of others:"
-    )
-    for q in grid:
-        for other, low in (("csoftmax one thread", 0), ("csoftmax last axis", 1)):
-            r = ratios(q, other)
-            if r is not None:
-                middle = float(np.median(r))
-                print(f"  {1 / middle if low else middle:.2f}  {other[9:]}: {title(q)}")
-    c = results["ceilings"]
+    for name, operations in GROUPS.items():
+        cases = [q for q in results["cases"] if q["operation"] in operations]
+        arrays = [q for q in cases if "csoftmax fresh" in q["seconds"]]
+        print_means(arrays, f"{name}, results into an array", False)
+        print_means(arrays, f"{name}, fresh results", True)
+        print_means([q for q in cases if q not in arrays], f"{name}, numbers of rows", False)
+    print_own_ratios("Smoothed time over plain", further, "csoftmax plain", inverse=True)
+    print_own_ratios("One thread's time over that of all", grid, "csoftmax one thread")
+    print_own_ratios("Time over that of the last axis", grid, "csoftmax last axis", inverse=True)
+    print_own_ratios("logsumexp(out=), its time over that without", grid, "csoftmax out")
+    large = [q for q in results["cases"] if q["bytes"] >= 1 << 25]
+    print_own_ratios("Fresh results of 32 MB and more, over out=", large, "csoftmax fresh")
+    print_distances([q for q in grid if q["bytes"] >= 1 << 25], results["ceilings"])
+
+
+def print_own_ratios(text, cases, name, inverse=False):
+    """Times of `name` over those of csoftmax as it is called in the table, or the other way round."""
+    print(f"{text}:")
+    for q in cases:
+        r = ratios(q, name)
+        if r is not None:
+            print(f"  {np.median(1 / r if inverse else r):.2f}  {title(q)}")
+
+
+def print_distances(cases, ceilings):
     print("Distance to the memory's limit, cases of 32 MB and more:")
-    for q in grid:
-        if q["bytes"] >= 1 << 25 and q["group"] != "one long row":
-            limit = (
-                c["stream"]
-                if q["operation"] in ("softmax", "log_softmax", "cross_entropy_with_grad")
-                else c["read"]
-            )
+    for q in cases:
+        if q["group"] != "one long row":
+            limit = ceilings["stream" if "csoftmax fresh" in q["seconds"] else "read"]
             rate = q["bytes"] / float(np.median(q["seconds"]["csoftmax"])) / 1e9
             print(f"  {100 * rate / limit:4.0f} %  {title(q)}")
 
