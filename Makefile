@@ -5,7 +5,7 @@ PYTHON ?= python3
 CLANG ?= clang
 BIN = .venv/bin
 SOURCES = pyproject.toml setup.py $(wildcard csoftmax/*.pyx csoftmax/*.pxd csoftmax/*.pxi csoftmax/*.h \
-	csoftmax/include/*.h csoftmax/kernels/*)
+	csoftmax/include/*.h csoftmax/drivers/* csoftmax/kernels/*)
 INSTALLED = .venv/installed
 PRINT_ISAS = -c "from csoftmax import _isa; print(*_isa.available())"
 

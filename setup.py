@@ -84,7 +84,7 @@ extensions = [
         ["csoftmax/_batch.pyx"],
         include_dirs=[np.get_include(), "csoftmax"],
         define_macros=NUMPY_API,
-        depends=[*HEADERS, "csoftmax/_c_functions.pxi", "csoftmax/include/csoftmax.h"],
+        depends=[*HEADERS, *glob("csoftmax/drivers/*.pxi"), "csoftmax/include/csoftmax.h"],
         extra_compile_args=IEEE + OPENMP_FLAGS,
         extra_link_args=LINK_FLAGS + OPENMP_FLAGS * (not MSVC),
     ),

@@ -140,13 +140,13 @@ FAULTS = [
     ),
     (
         "a first tile of columns that is shorter begins too late",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/run.pxi",
         "    start = start if start > 0 else 0\n",
         "    start = start if start > 0 else task.plan.first_tile_offset\n",
     ),
     (
         "the last block of losses is not added",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/losses.pxi",
         "    for block in range(n_blocks):\n        total = sum[0]",
         "    for block in range(n_blocks - (n_blocks > 1)):\n        total = sum[0]",
     ),
@@ -365,7 +365,7 @@ FAULTS = [
     ),
     (
         "a block of weights is left out of the mean's divisor",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/losses.pxi",
         "    for first in range(block * LOSSES, end, 256):       # by WEIGHTS\n",
         "    for first in range(block * LOSSES, end if block != 70 else 0, 256):\n",
     ),
@@ -379,25 +379,25 @@ FAULTS = [
     ),
     (
         "signals wait for the end of the call",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/run.pxi",
         "        if first < n_tiles and for_python and interrupted():\n            return INTERRUPTED\n",
         "",
     ),
     (
         "the group's quota of processors is forgotten",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/run.pxi",
         "    return n if n < quota else quota\n",
         "    return n\n",
     ),
     (
         "an output that overlaps the input is written at once",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/fast_path.pxi",
         "    return cnp.PyArray_DATA(a) == cnp.PyArray_DATA(x) or lie_apart(a, x)\n",
         "    return True\n",
     ),
     (
         "an ignored class is counted as outside",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/losses.pxi",
         "            if not (has_ignore_index and target[i] == ignore_index) and not 0 <= target[i] < n_classes:\n",
         "            if not 0 <= target[i] < n_classes:\n",
     ),
@@ -415,19 +415,19 @@ FAULTS = [
     ),
     (
         "ignored rows count in the divisor",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/losses.pxi",
         "some[i] = 0 if target != NULL and has_ignore_index and target[first + i] == ignore_index else one",
         "some[i] = one",
     ),
     (
         "rows that do not continue each other are merged",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/layouts.pxi",
         "        if n and a.strides[n - 1] == size * stride:\n",
         "        if n:\n",
     ),
     (
         "a few rows with sample weights take the short way",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/run.pxi",
         "            or task.loss.sample_weight != NULL or task.gradient.weight != NULL\n",
         "",
     ),
@@ -446,26 +446,26 @@ FAULTS = [
     # ---- the C surface ----
     (
         "int32 targets are read as if they were wider",
-        "csoftmax/_c_functions.pxi",
+        "csoftmax/drivers/c_batches.pxi",
         "memcpy(&value, <const char *>values + 4 * i, 4)",
         "memcpy(&value, <const char *>values + 8 * i, 4)",
     ),
     (
         "sizes that no memory has are taken",
-        "csoftmax/_c_functions.pxi",
+        "csoftmax/drivers/c_batches.pxi",
         "0 <= n_classes <= most // (n_rows or 1)",
         "0 <= n_classes",
     ),
     (
         "a gradient's first class is forgotten",
-        "csoftmax/_c_functions.pxi",
+        "csoftmax/drivers/c_rows.pxi",
         "<uint64_t>target - <uint64_t>first_class",
         "<uint64_t>target",
     ),
     # ---- checks and functions ----
     (
         "label smoothing above 1 is taken",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/fast_path.pxi",
         "or type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0\n",
         "or type(label_smoothing) is not float\n",
     ),
@@ -678,7 +678,7 @@ FAULTS = [
     # ---- What surrounds the calls ----
     (
         "a call leaves the caller's floating-point state changed",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/arrays.pxi",
         "        fp_leave(state)\n        PyContext_Exit(context)\n",
         "        PyContext_Exit(context)\n",
     ),
@@ -714,7 +714,7 @@ FAULTS = [
     ),
     (
         "OMP_THREAD_LIMIT is forgotten",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/run.pxi",
         "    if n > omp_get_thread_limit():\n",
         "    if False:\n",
     ),
@@ -795,7 +795,7 @@ FAULTS = [
     ),
     (
         "scales are not brought near 1",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/losses.pxi",
         "    elif -most <= e <= most:\n",
         "    elif True:\n",
     ),
@@ -837,7 +837,7 @@ FAULTS = [
     ),
     (
         "phases keep their rows on the stack for a whole tile",
-        "csoftmax/_batch.pyx",
+        "csoftmax/drivers/plan.pxi",
         "    STACK_BYTES = 12288 ",
         "    STACK_BYTES = 65536 ",
     ),

@@ -1,0 +1,83 @@
+# Arrays as rows of classes: tasks begun, and NumPy's arrays described as the kernels read them. Pointers and strides
+# that other languages pass are described in c_batches.pxi.
+
+cimport numpy as cnp
+from libc.stdint cimport uintptr_t
+from libc.string cimport memset
+
+from csoftmax.kernels.task cimport NOTHING, Layout, Task
+
+
+cdef inline void begin(Task *task, int dtype) noexcept nogil:
+    """A task that asks for nothing yet. The layouts, 3 KB, are set by whoever needs them."""
+    task.dtype = dtype
+    task.output = NOTHING
+    task.temperature = 1
+    task.has_added = False
+    task.logsumexp = NULL
+    memset(&task.loss, 0, sizeof(task.loss))
+    memset(&task.gradient, 0, sizeof(task.gradient))
+    memset(&task.pick, 0, sizeof(task.pick))
+    memset(&task.plan, 0, sizeof(task.plan))
+    task.loss.kept = task.gradient.scale = task.gradient.factor = 1
+
+
+cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    begin(task, dtype_of(x))
+    lay_out(&task.x, x, axis)
+    task.n_classes = cnp.PyArray_DIM(x, axis)
+    task.n_rows = size // task.n_classes if task.n_classes else 0
+
+
+cdef int dtype_of(cnp.ndarray x) noexcept:
+    return 1 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else 0
+
+
+cdef void lay_out(Layout *a, cnp.ndarray x, int axis) noexcept:
+    """Describe x as rows along axis; neighbouring row dimensions that continue each other become one."""
+    cdef int d, n = 0
+    cdef Py_ssize_t size, stride
+    a.data = <char *>cnp.PyArray_DATA(x)
+    a.class_stride = cnp.PyArray_STRIDE(x, axis)
+    for d in range(cnp.PyArray_NDIM(x)):
+        size = cnp.PyArray_DIM(x, d)
+        stride = cnp.PyArray_STRIDE(x, d)
+        if d == axis or size == 1:
+            continue
+        if n and a.strides[n - 1] == size * stride:
+            a.shape[n - 1] *= size
+            a.strides[n - 1] = stride
+        else:
+            a.shape[n] = size
+            a.strides[n] = stride
+            n += 1
+    a.n_dims = n
+
+
+cdef bint is_aligned(const Layout *a, Py_ssize_t item) noexcept nogil:
+    cdef int d
+    if <uintptr_t>a.data % item or a.class_stride % item:
+        return False
+    for d in range(a.n_dims):
+        if a.strides[d] % item:
+            return False
+    return True
+
+
+cdef inline Py_ssize_t inner_size(const Layout *a) noexcept nogil:
+    return a.shape[a.n_dims - 1] if a.n_dims else 1
+
+
+cdef inline bint has_adjacent_rows(const Layout *a, Py_ssize_t item) noexcept nogil:
+    """Rows follow each other element by element: they can be lanes."""
+    return a.n_dims > 0 and a.strides[a.n_dims - 1] == item
+
+
+cdef inline void find_lanes(Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
+    """Whether rows or neighbouring rows, as many as there are of x, can be read or written as they lie."""
+    cdef bint aligned = is_aligned(a, item)
+    a.rows = aligned and a.n_dims <= 1 and a.class_stride == item
+    a.columns = (
+        aligned and has_adjacent_rows(a, item) and inner_size(a) == task.plan.inner and a.class_stride != item)
+    a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0
