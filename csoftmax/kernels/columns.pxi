@@ -1,43 +1,47 @@
-# Tiles whose rows are lanes: a class axis that is not the last one, and rows of few classes, transposed.
-# The order of every sum is that of rows.pxi, so that the answer does not depend on the layout.
+# Tiles whose rows are lanes: a class axis that is not the last one, and rows of few classes, transposed. What rows.pxi
+# finds is found here, in the same order (lanes.pxd says it), so that the answer does not depend on the layout.
 
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport (
-    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, ReferenceKind, long_rest, mul_add, raised, reduce, refer, reference_at,
-    short_rest, store_reference, term, term_scale,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, ReferenceKind, long_rest, mul_add, raised, reduce, refer,
+    reference_at, short_rest, store_reference, term, term_scale,
 )
 from csoftmax.kernels.fetch cimport fetch_block
 from csoftmax.kernels.lanes cimport (
-    add_exactly, add_to_totals, below, copy_lanes, cost_of_four, exact_sum, max_of_four_groups, max_of_group, ties_of,
+    LaneSums, add_exactly, add_to_totals, below, copy_lanes, cost_of_four, exact_sum, max_of_four_groups, max_of_group,
+    sums_at, ties_of,
 )
-from csoftmax.kernels.tile cimport Fetched
+from csoftmax.kernels.task cimport LANES
+from csoftmax.kernels.tile cimport PHASE_ROWS, Fetched, Measured, Part, TwoInputs, two_inputs
 
 
-cdef inline void fetch_lanes(const Fetched *a, Py_ssize_t row, Py_ssize_t n_classes, floating like) noexcept nogil:
+cdef inline void fetch_lanes(
+    const Fetched *fetched, Py_ssize_t row, Py_ssize_t n_classes, floating dtype_tag,
+) noexcept nogil:
     """Sixteen rows of it."""
     cdef Py_ssize_t j
-    for j in range(n_classes if a.start != NULL else 0):
-        fetch_block(a.start + row * a.row_step + j * a.class_step, 16 * sizeof(floating))
+    for j in range(n_classes if fetched.start != NULL else 0):
+        fetch_block(fetched.start + row * fetched.row_step + j * fetched.class_step, LANES * sizeof(floating))
 
 
-cdef inline void fold_lanes(double *total, double *carry, floating like) noexcept nogil:
-    """Eight sums of 16 rows each, total[16 * lane + row]: all end in lane 0."""
-    cdef Py_ssize_t apart, lane
+cdef inline void fold_lanes(double *total, double *carry, floating dtype_tag) noexcept nogil:
+    """Eight sums of 16 rows each, total[LANES * lane + row]: all end in lane 0."""
+    cdef Py_ssize_t distance, lane
+    cdef LaneSums left
     cdef int l
-    apart = 16
-    while apart < 128:
+    distance = 16
+    while distance < 128:
         lane = 0
         while lane < 128:
             for l in range(0, 16, 8):
-                add_exactly(<const double *>total + lane + l, <const double *>carry + lane + l,
-                            <const double *>total + lane + apart + l, <const double *>carry + lane + apart + l, 1, 8,
-                            total + lane + l, carry + lane + l, like)
-            lane += 2 * apart
-        apart *= 2
+                left = sums_at(total + lane + l, carry + lane + l)
+                add_exactly(left, sums_at(left.total + distance, left.carry + distance), 1, 8, left, dtype_tag)
+            lane += 2 * distance
+        distance *= 2
     if floating is double:
-        for l in range(16):
+        for l in range(LANES):
             total[l] += carry[l]
 
 
@@ -50,26 +54,26 @@ cdef inline double sum_of_lanes(
 
 cdef inline void fold_few(const double *total, const double *carry, bint carried, double *sum) noexcept nogil:
     """fold_lanes() in registers, for few classes; `carried`, a constant, tells whether there are carries yet."""
-    cdef double a, b, c, d, a_carry, b_carry, c_carry, d_carry
+    cdef double lanes_01, lanes_23, lanes_45, lanes_67, carry_01, carry_23, carry_45, carry_67
     cdef int l
-    for l in range(16):
-        a = sum_of_lanes(total + l, carry + l, carried, &a_carry)
-        b = sum_of_lanes(total + l + 32, carry + l + 32, carried, &b_carry)
-        c = sum_of_lanes(total + l + 64, carry + l + 64, carried, &c_carry)
-        d = sum_of_lanes(total + l + 96, carry + l + 96, carried, &d_carry)
-        a = exact_sum(a, a_carry, b, b_carry, &a_carry)
-        c = exact_sum(c, c_carry, d, d_carry, &c_carry)
-        a = exact_sum(a, a_carry, c, c_carry, &a_carry)
-        sum[l] = a + a_carry
+    for l in range(LANES):
+        lanes_01 = sum_of_lanes(total + l, carry + l, carried, &carry_01)
+        lanes_23 = sum_of_lanes(total + l + 32, carry + l + 32, carried, &carry_23)
+        lanes_45 = sum_of_lanes(total + l + 64, carry + l + 64, carried, &carry_45)
+        lanes_67 = sum_of_lanes(total + l + 96, carry + l + 96, carried, &carry_67)
+        lanes_01 = exact_sum(lanes_01, carry_01, lanes_23, carry_23, &carry_01)
+        lanes_45 = exact_sum(lanes_45, carry_45, lanes_67, carry_67, &carry_45)
+        lanes_01 = exact_sum(lanes_01, carry_01, lanes_45, carry_45, &carry_01)
+        sum[l] = lanes_01 + carry_01
 
 
 cdef inline void tops_of_lanes(
     const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, floating *maximum,
 ) noexcept nogil:
-    cdef floating[16] top
+    cdef floating[LANES] top
     cdef Py_ssize_t j = 1
     cdef int l
-    for l in range(16):
+    for l in range(LANES):
         top[l] = x[l]
     while j + 4 <= n_classes:
         max_of_four_groups(x + j * class_stride, class_stride, &top[0])
@@ -96,17 +100,57 @@ cdef inline void terms_of_lanes(
             j -= 1
         p = x + j * class_stride
         t = terms + j * term_stride
-        for l in range(16):
-            reduce(p[l], reference_at(references + l, 64), kind, divide, &r[l], &k[l])
-        for l in range(16):
-            reduce(p[step * class_stride + l], reference_at(references + l, 64), kind, divide, &r[16 + l], &k[16 + l])
+        for l in range(LANES):
+            reduce(p[l], reference_at(references + l, PHASE_ROWS), kind, divide, &r[l], &k[l])
+        for l in range(LANES):
+            reduce(p[step * class_stride + l], reference_at(references + l, PHASE_ROWS), kind, divide, &r[LANES + l],
+                   &k[LANES + l])
         for l in range(32):
             q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
-        for l in range(16):
+        for l in range(LANES):
             t[l] = raised(r[l], q[l], k[l])
-        for l in range(16):
-            t[step * term_stride + l] = raised(r[16 + l], q[16 + l], k[16 + l])
+        for l in range(LANES):
+            t[step * term_stride + l] = raised(r[LANES + l], q[LANES + l], k[LANES + l])
         j += 2
+
+
+cdef inline void lanes_of_few(
+    const floating *terms, Py_ssize_t stride, Py_ssize_t n_classes, const floating *top,
+    double *total, double *carry,       # OUT  (8 lanes of classes, 16 rows), as many as have classes
+    floating *all,                      # OUT  (16,)
+) noexcept nogil:
+    cdef floating[LANES] low
+    cdef Py_ssize_t size = n_classes if n_classes < 8 else 8
+    cdef Py_ssize_t n_pairs = n_classes - 8 if n_classes > 8 else 0
+    cdef Py_ssize_t lane
+    cdef const floating *p
+    cdef const floating *q
+    cdef int l
+    for l in range(LANES):
+        all[l] = 0
+    for lane in range(n_pairs):
+        p = terms + lane * stride
+        q = p + 8 * stride
+        for l in range(LANES):
+            total[LANES * lane + l] = below(p[l], top[l])
+        for l in range(LANES):
+            low[l] = below(q[l], top[l])
+        if floating is double:
+            for l in range(LANES):
+                carry[LANES * lane + l] = 0
+        add_to_totals(<const floating *>&low[0], total + LANES * lane, carry + LANES * lane)
+        add_to_totals(<const floating *>&low[8], total + LANES * lane + 8, carry + LANES * lane + 8)
+        for l in range(LANES):
+            all[l] += p[l] + q[l]
+    for lane in range(n_pairs, size):
+        p = terms + lane * stride
+        for l in range(LANES):
+            total[LANES * lane + l] = below(p[l], top[l])
+        if floating is double and n_classes > 8:
+            for l in range(LANES):
+                carry[LANES * lane + l] = 0
+        for l in range(LANES):
+            all[l] += p[l]
 
 
 cdef inline void sums_of_few(
@@ -116,55 +160,27 @@ cdef inline void sums_of_few(
 ) noexcept nogil:
     """Up to 16 classes. Lanes without classes count as zeros: of up to four, sums with them are left out."""
     cdef double[128] total, carry   # (8 lanes of classes, 16 rows)
-    cdef floating[16] all, low
-    cdef Py_ssize_t size = n_classes if n_classes < 8 else 8
-    cdef Py_ssize_t n_pairs = n_classes - 8 if n_classes > 8 else 0
-    cdef Py_ssize_t lane
-    cdef const floating *p
-    cdef const floating *q
+    cdef floating[LANES] all
+    cdef Py_ssize_t size = n_classes if n_classes < 8 else 8, lane
     cdef int l
-    for l in range(16):
-        all[l] = 0
-    for lane in range(n_pairs):
-        p = terms + lane * stride
-        q = p + 8 * stride
-        for l in range(16):
-            total[16 * lane + l] = below(p[l], top[l])
-        for l in range(16):
-            low[l] = below(q[l], top[l])
-        if floating is double:
-            for l in range(16):
-                carry[16 * lane + l] = 0
-        add_to_totals(<const floating *>&low[0], &total[16 * lane], &carry[16 * lane])
-        add_to_totals(<const floating *>&low[8], &total[16 * lane + 8], &carry[16 * lane + 8])
-        for l in range(16):
-            all[l] += p[l] + q[l]
-    for lane in range(n_pairs, size):
-        p = terms + lane * stride
-        for l in range(16):
-            total[16 * lane + l] = below(p[l], top[l])
-        if floating is double and n_classes > 8:
-            for l in range(16):
-                carry[16 * lane + l] = 0
-        for l in range(16):
-            all[l] += p[l]
+    lanes_of_few(terms, stride, n_classes, top, &total[0], &carry[0], &all[0])
     for lane in range(size, 2 if size < 3 else 4 if size < 5 else 8):
-        for l in range(16):
-            total[16 * lane + l] = 0
-    for l in range(16):
+        for l in range(LANES):
+            total[LANES * lane + l] = 0
+    for l in range(LANES):
         sum_of_all[l] = all[l]
     if floating is double and n_classes > 8:
         fold_few(<const double *>&total[0], <const double *>&carry[0], True, sum)
     elif floating is double and n_classes > 4:
         fold_few(<const double *>&total[0], <const double *>&carry[0], False, sum)
     elif size <= 2:
-        for l in range(16):
+        for l in range(LANES):
             sum[l] = total[l] + total[l + 16]
     elif size <= 4:
-        for l in range(16):
+        for l in range(LANES):
             sum[l] = (total[l] + total[l + 16]) + (total[l + 32] + total[l + 48])
     else:
-        for l in range(16):
+        for l in range(LANES):
             sum[l] = ((total[l] + total[l + 16]) + (total[l + 32] + total[l + 48])) + (
                 (total[l + 64] + total[l + 80]) + (total[l + 96] + total[l + 112]))
 
@@ -179,16 +195,16 @@ cdef inline void add_groups(
     double *carry,
     floating *all,              # INOUT (16,)
 ) noexcept nogil:
-    cdef floating[16] low, high
+    cdef floating[LANES] low, high
     cdef Py_ssize_t lane
-    cdef Py_ssize_t step = 16 * stride
+    cdef Py_ssize_t step = LANES * stride
     cdef const floating *p
     cdef const floating *q
     cdef int l
     for lane in range(8):
         p = terms + lane * stride
         q = p + 8 * stride
-        for l in range(16):
+        for l in range(LANES):
             low[l] = below(p[l], top[l])
             high[l] = below(q[l], top[l])
             all[l] += p[l] + q[l]
@@ -205,16 +221,16 @@ cdef inline void add_groups(
                 high[l] += below(q[l + 2 * step], top[l]) + below(q[l + 3 * step], top[l])
                 all[l] += (p[l + 2 * step] + q[l + 2 * step]) + (p[l + 3 * step] + q[l + 3 * step])
         if first:
-            for l in range(16):
-                total[16 * lane + l] = low[l]
+            for l in range(LANES):
+                total[LANES * lane + l] = low[l]
             if floating is double:
-                for l in range(16):
-                    carry[16 * lane + l] = 0
+                for l in range(LANES):
+                    carry[LANES * lane + l] = 0
         else:
-            add_to_totals(<const floating *>&low[0], total + 16 * lane, carry + 16 * lane)
-            add_to_totals(<const floating *>&low[8], total + 16 * lane + 8, carry + 16 * lane + 8)
-        add_to_totals(<const floating *>&high[0], total + 16 * lane, carry + 16 * lane)
-        add_to_totals(<const floating *>&high[8], total + 16 * lane + 8, carry + 16 * lane + 8)
+            add_to_totals(<const floating *>&low[0], total + LANES * lane, carry + LANES * lane)
+            add_to_totals(<const floating *>&low[8], total + LANES * lane + 8, carry + LANES * lane + 8)
+        add_to_totals(<const floating *>&high[0], total + LANES * lane, carry + LANES * lane)
+        add_to_totals(<const floating *>&high[8], total + LANES * lane + 8, carry + LANES * lane + 8)
 
 
 cdef inline void add_block(
@@ -226,7 +242,7 @@ cdef inline void add_block(
         add_groups(terms, stride, 4, first, top, total, carry, all)
     elif n_classes > 32:
         add_groups(terms, stride, 3, first, top, total, carry, all)
-    elif n_classes > 16:
+    elif n_classes > LANES:
         add_groups(terms, stride, 2, first, top, total, carry, all)
     else:
         add_groups(terms, stride, 1, first, top, total, carry, all)
@@ -238,12 +254,12 @@ cdef inline void sums_of_many(
     double *sum,                # OUT  (16,), of the terms below top
     floating *sum_of_all,       # OUT  (16,)
 ) noexcept nogil:
-    """In the order of rows.pxi."""
+    """As rows.pxi adds them."""
     cdef double[128] total, carry       # (8 lanes of classes, 16 rows)
-    cdef floating[16] all
+    cdef floating[LANES] all
     cdef Py_ssize_t block = 64
     cdef int l
-    for l in range(16):
+    for l in range(LANES):
         all[l] = 0
     add_block(terms, stride, n_classes, True, top, &total[0], &carry[0], &all[0])
     # Without add_block's choice, which inside this loop costs rows of 80 classes a fifth of their time.
@@ -253,9 +269,9 @@ cdef inline void sums_of_many(
     if block < n_classes:
         add_block(terms + block * stride, stride, n_classes - block, False, top, &total[0], &carry[0], &all[0])
     fold_lanes(&total[0], &carry[0], top[0])
-    for l in range(16):
+    for l in range(LANES):
         sum[l] = total[l]
-    for l in range(16):
+    for l in range(LANES):
         sum_of_all[l] = all[l]
 
 
@@ -265,117 +281,115 @@ cdef inline void sums_of_lanes(
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef int l
-    if kind == AT_MAXIMUM or n_classes <= 16:
+    if kind == AT_MAXIMUM or n_classes <= LANES:
         sums_of_few(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
         return
     for j in range(n_classes, (n_classes + 15) // 16 * 16):
-        for l in range(16):
+        for l in range(LANES):
             terms[j * stride + l] = 0
     sums_of_many(<const floating *>terms, stride, n_classes, top, sum, sum_of_all)
 
 
-cdef inline void measure_lanes(
-    const floating *x,          # IN   (n_classes, n_rows)
-    Py_ssize_t class_stride, Py_ssize_t n_classes,
-    Py_ssize_t first, Py_ssize_t n_rows,        # at most PHASE_ROWS, of a tile from here on
-    ReferenceKind kind,             # a constant, and so three functions
+cdef inline void measure_phase(
+    const Part *part, const floating *x, Py_ssize_t class_stride,
+    ReferenceKind kind,         # a constant, and so three functions
     const floating *divide,
-    const Fetched *ahead,
-    const Fetched *output,
-    floating *terms,            # OUT  (n_classes, term_stride), zeros behind them up to a multiple of 16 classes
-    Py_ssize_t term_stride, floating *maximum, double *sum, double *ties,
+    floating *terms,            # OUT  (n_classes, width), zeros behind them up to a multiple of 16 classes
+    Py_ssize_t first,           # row, of at most PHASE_ROWS
+    const Measured *measured,
 ) noexcept nogil:
-    """In phases: what is computed once per row is a chain of steps, and those of other rows overlap with it."""
-    cdef floating[64] at_top, all
+    """In steps: what is computed once per row is a chain of them, and those of other rows overlap with it."""
+    cdef floating[PHASE_ROWS] at_top, all
     cdef floating[192] references       # (N_REFERENCE, PHASE_ROWS)
     cdef floating unit_term = <floating>term_scale(x[0])    # the maximum's, unless terms are NEXT_TO_MAXIMUM
-    cdef Py_ssize_t row
+    cdef floating *maximum = <floating *>measured.maximum + first
+    cdef double *sum = measured.sum + first
+    cdef double *ties = measured.ties + first
+    cdef Py_ssize_t n_classes = part.n_classes, term_stride = part.width, row
+    cdef Py_ssize_t n_rows = PHASE_ROWS if part.width - first > PHASE_ROWS else part.width - first
     cdef int l
+    x += first
+    terms += first
     for row in range(0, n_rows, 16):
         tops_of_lanes(x + row, class_stride, n_classes, maximum + row)
     for row in range(0, n_rows, 16):
-        for l in range(16):
-            store_reference(refer(maximum[row + l], kind), &references[row + l], 64)
-        for l in range(16):
+        for l in range(LANES):
+            store_reference(refer(maximum[row + l], kind), &references[row + l], PHASE_ROWS)
+        for l in range(LANES):
             at_top[row + l] = unit_term if kind != NEXT_TO_MAXIMUM else (
-                term(maximum[row + l], reference_at(<const floating *>&references[row + l], 64), NEXT_TO_MAXIMUM, NULL))
+                term(maximum[row + l], reference_at(<const floating *>&references[row + l], PHASE_ROWS), kind, NULL))
     for row in range(0, n_rows, 16):
-        fetch_lanes(ahead, first + row, n_classes, unit_term)
-        fetch_lanes(output, first + row, n_classes, unit_term)
-        terms_of_lanes(x + row, class_stride, n_classes, kind, divide,
-                       <const floating *>&references[row], terms + row, term_stride)
+        fetch_lanes(&part.ahead, first + row, n_classes, unit_term)
+        fetch_lanes(&part.output, first + row, n_classes, unit_term)
+        terms_of_lanes(x + row, class_stride, n_classes, kind, divide, <const floating *>&references[row], terms + row,
+                       term_stride)
         sums_of_lanes(terms + row, term_stride, n_classes, kind, &at_top[row], sum + row, &all[row])
     for row in range(0, n_rows, 16):
-        for l in range(16):
+        for l in range(LANES):
             ties[row + l] = ties_of(
                 sum[row + l], all[row + l], unit_term if kind != NEXT_TO_MAXIMUM else at_top[row + l])
 
 
 cdef inline void measure_phases(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, ReferenceKind kind,
-    const floating *divide, const Fetched *ahead, const Fetched *output, floating *terms, floating *maximum,
-    double *sum, double *ties,
+    const Part *part, const floating *x, Py_ssize_t class_stride, ReferenceKind kind, const floating *divide,
+    floating *terms, const Measured *measured,
 ) noexcept nogil:
     cdef Py_ssize_t first
-    for first in range(0, n_rows, 64):          # by PHASE_ROWS
-        measure_lanes(x + first, class_stride, n_classes, first, 64 if n_rows - first > 64 else n_rows - first, kind,
-                      divide, ahead, output, terms + first, n_rows, maximum + first, sum + first, ties + first)
+    for first in range(0, part.width, 64):      # by PHASE_ROWS
+        measure_phase(part, x, class_stride, kind, divide, terms, first, measured)
 
 
 # Of each kind a function of its own, whose stack is not that of all.
 
-cdef void measure_near_columns(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const Fetched *ahead,
-    const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
+cdef void measure_columns_at_maximum(
+    const Part *part, const floating *x, Py_ssize_t class_stride, floating *terms, const Measured *measured,
 ) noexcept nogil:
-    measure_phases(x, class_stride, n_classes, n_rows, AT_MAXIMUM, NULL, ahead, output, terms, maximum, sum, ties)
+    measure_phases(part, x, class_stride, AT_MAXIMUM, NULL, terms, measured)
 
 
-cdef void measure_far_columns(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const Fetched *ahead,
-    const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
+cdef void measure_columns_next_to_maximum(
+    const Part *part, const floating *x, Py_ssize_t class_stride, floating *terms, const Measured *measured,
 ) noexcept nogil:
-    measure_phases(x, class_stride, n_classes, n_rows, NEXT_TO_MAXIMUM, NULL, ahead, output, terms, maximum, sum, ties)
+    measure_phases(part, x, class_stride, NEXT_TO_MAXIMUM, NULL, terms, measured)
 
 
 cdef void measure_divided_columns(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, Py_ssize_t n_rows, const floating *divide,
-    const Fetched *ahead, const Fetched *output, floating *terms, floating *maximum, double *sum, double *ties,
+    const Part *part, const floating *x, Py_ssize_t class_stride, const floating *divide, floating *terms,
+    const Measured *measured,
 ) noexcept nogil:
-    cdef floating[5] numbers    # in registers, which what lies elsewhere need not be
+    cdef floating[N_DIVIDE] numbers     # in registers, which what lies elsewhere need not be
     memcpy(numbers, divide, sizeof(numbers))
-    measure_phases(x, class_stride, n_classes, n_rows, DIVIDED, <const floating *>&numbers[0], ahead, output, terms,
-                   maximum, sum, ties)
+    measure_phases(part, x, class_stride, DIVIDED, <const floating *>&numbers[0], terms, measured)
 
 
 cdef inline void measure_columns(
-    const floating *x,          # IN   (n_classes, n_rows)
+    const Part *part,           # of (n_classes, width); ahead and its output are fetched meanwhile
+    const floating *x,          # IN   (n_classes, width)
     Py_ssize_t class_stride,
-    Py_ssize_t n_classes,
-    Py_ssize_t n_rows,          # a multiple of 16, at most MAX_TILE_ROWS
     ReferenceKind kind,
     const floating *divide,     # IN   (N_DIVIDE,), if DIVIDED
-    const Fetched *ahead,
-    const Fetched *output,
-    floating *terms,            # OUT  (n_classes up to a multiple of 16, n_rows)
-    floating *maximum,          # OUT  (n_rows,)
-    double *sum,                # OUT  (n_rows,), of the terms below the maximum's
-    double *ties,               # OUT  (n_rows,), how many other classes share the maximum
+    floating *terms,            # OUT  (n_classes up to a multiple of 16, width)
+    const Measured *measured,   # OUT  (width,)
 ) noexcept nogil:
     if kind == AT_MAXIMUM:
-        measure_near_columns(x, class_stride, n_classes, n_rows, ahead, output, terms, maximum, sum, ties)
+        measure_columns_at_maximum(part, x, class_stride, terms, measured)
     elif kind == NEXT_TO_MAXIMUM:
-        measure_far_columns(x, class_stride, n_classes, n_rows, ahead, output, terms, maximum, sum, ties)
+        measure_columns_next_to_maximum(part, x, class_stride, terms, measured)
     else:
-        measure_divided_columns(x, class_stride, n_classes, n_rows, divide, ahead, output, terms, maximum, sum, ties)
+        measure_divided_columns(part, x, class_stride, divide, terms, measured)
 
 
 cdef inline void cost_of_lane(
-    const floating *x, Py_ssize_t class_stride, const floating *mass, Py_ssize_t mass_stride, int row_step,
-    Py_ssize_t n_left, const floating *top, floating *sum, floating *sum_of_mass,
+    const TwoInputs *inputs,    # logits and masses, from this lane of 16 rows on
+    int row_step,               # of masses: 1, or 0 for one mass for all rows; a constant
+    Py_ssize_t n_left, const floating *top,
+    floating *sum, floating *sum_of_mass,       # OUT  (16,)
 ) noexcept nogil:
     """Cost and mass of the classes of two lanes, 8 apart, of which n_left classes are left with those between."""
-    cdef floating[16] cost, total
+    cdef const floating *x = <const floating *>inputs.x
+    cdef const floating *mass = <const floating *>inputs.second
+    cdef Py_ssize_t class_stride = inputs.x_stride, mass_stride = inputs.second_stride
+    cdef floating[LANES] cost, total
     cdef Py_ssize_t j
     cdef const floating *p
     cdef const floating *q
@@ -384,22 +398,22 @@ cdef inline void cost_of_lane(
         if n_left <= 0:
             return
         if n_left > 48:
-            for l in range(16):
-                cost[l] = cost_of_four(x + l, 16 * class_stride, mass + l * row_step, 16 * mass_stride, top[l])
-            for l in range(16):
+            for l in range(LANES):
+                cost[l] = cost_of_four(x + l, LANES * class_stride, mass + l * row_step, LANES * mass_stride, top[l])
+            for l in range(LANES):
                 q = mass + l * row_step
                 total[l] = ((q[0] + q[16 * mass_stride]) + q[32 * mass_stride]) + q[48 * mass_stride]
         else:
-            for l in range(16):
+            for l in range(LANES):
                 cost[l] = mass[l * row_step] * (top[l] - x[l])
                 total[l] = mass[l * row_step]
             for j in range(16, n_left, 16):
                 p = x + j * class_stride
                 q = mass + j * mass_stride
-                for l in range(16):
+                for l in range(LANES):
                     cost[l] = mul_add(q[l * row_step], top[l] - p[l], cost[l])
                     total[l] += q[l * row_step]
-        for l in range(16):
+        for l in range(LANES):
             sum[l] = sum[l] + cost[l] if half else cost[l]
             sum_of_mass[l] = sum_of_mass[l] + total[l] if half else total[l]
         x += 8 * class_stride
@@ -408,42 +422,46 @@ cdef inline void cost_of_lane(
 
 
 cdef inline void cost_of_few(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, const floating *mass, Py_ssize_t mass_stride,
-    int row_step, const floating *top, double *total, double *total_mass,
+    const TwoInputs *inputs,    # logits and masses, from the first of 16 rows on
+    int row_step, Py_ssize_t n_classes, const floating *top,
+    double *total, double *total_mass,          # OUT  (16,), the latter unless row_step is 0
 ) noexcept nogil:
     """Class by class, four of them in the dtype as in rows.pxi: rows of so few classes are always lanes."""
-    cdef floating[16] cost, sum
+    cdef floating[LANES] cost, sum
     cdef Py_ssize_t first, j
     cdef const floating *p
     cdef const floating *q
     cdef int l
-    for l in range(16):
-        total[l] = total_mass[l] = 0
+    for l in range(LANES):
+        total[l] = 0
+    for l in range(LANES if row_step else 0):
+        total_mass[l] = 0
     for first in range(0, n_classes, 4):
-        for l in range(16):
+        for l in range(LANES):
             cost[l] = sum[l] = 0
         for j in range(first, first + 4 if first + 4 < n_classes else n_classes):
-            p = x + j * class_stride
-            q = mass + j * mass_stride
-            for l in range(16):
+            p = <const floating *>inputs.x + j * inputs.x_stride
+            q = <const floating *>inputs.second + j * inputs.second_stride
+            for l in range(LANES):
                 cost[l] = mul_add(q[l * row_step], top[l] - p[l], cost[l])
             if row_step:
-                for l in range(16):
+                for l in range(LANES):
                     sum[l] += q[l * row_step]
-        for l in range(16):
+        for l in range(LANES):
             total[l] += cost[l]
         if row_step:
-            for l in range(16):
+            for l in range(LANES):
                 total_mass[l] += sum[l]
 
 
 cdef inline void cost_of_many(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, const floating *mass, Py_ssize_t mass_stride,
-    int row_step, const floating *top, double *total, double *total_mass,
+    const TwoInputs *inputs, int row_step, Py_ssize_t n_classes, const floating *top, double *total,
+    double *total_mass,
 ) noexcept nogil:
-    """In the order of rows.pxi."""
+    """As rows.pxi adds them."""
     cdef double[128] costs, carry, masses, mass_carry     # (8 lanes of classes, 16 rows)
-    cdef floating[16] sum, sum_of_mass
+    cdef floating[LANES] sum, sum_of_mass
+    cdef TwoInputs of_lane = inputs[0]
     cdef Py_ssize_t block, lane
     cdef int l
     memset(costs, 0, sizeof(costs))
@@ -452,49 +470,57 @@ cdef inline void cost_of_many(
     memset(mass_carry, 0, sizeof(mass_carry))
     for block in range(0, n_classes, 64):
         for lane in range(8 if n_classes - block > 8 else n_classes - block):
-            cost_of_lane(x + (block + lane) * class_stride, class_stride, mass + (block + lane) * mass_stride,
-                         mass_stride, row_step, n_classes - block - lane, top, &sum[0], &sum_of_mass[0])
+            of_lane.x = <const floating *>inputs.x + (block + lane) * inputs.x_stride
+            of_lane.second = <const floating *>inputs.second + (block + lane) * inputs.second_stride
+            cost_of_lane(&of_lane, row_step, n_classes - block - lane, top, &sum[0], &sum_of_mass[0])
             for l in range(0, 16, 8):
-                add_to_totals(<const floating *>&sum[l], &costs[16 * lane + l], &carry[16 * lane + l])
+                add_to_totals(<const floating *>&sum[l], &costs[LANES * lane + l], &carry[LANES * lane + l])
                 if row_step:
-                    add_to_totals(<const floating *>&sum_of_mass[l], &masses[16 * lane + l],
-                                  &mass_carry[16 * lane + l])
+                    add_to_totals(<const floating *>&sum_of_mass[l], &masses[LANES * lane + l],
+                                  &mass_carry[LANES * lane + l])
     fold_lanes(&costs[0], &carry[0], top[0])
-    memcpy(total, costs, 16 * sizeof(double))
+    memcpy(total, costs, LANES * sizeof(double))
     if row_step:
         fold_lanes(&masses[0], &mass_carry[0], top[0])
-        memcpy(total_mass, masses, 16 * sizeof(double))
+        memcpy(total_mass, masses, LANES * sizeof(double))
 
 
-cdef inline void cost_of_lanes(
-    const floating *x, Py_ssize_t class_stride, Py_ssize_t n_classes, bint few, const floating *mass,
-    Py_ssize_t mass_stride, int row_step, const floating *top, double *total, double *total_mass,
+cdef inline void cost_of_columns(
+    const Part *part,
+    bint few,                   # a constant: whether these are all classes of a row that is always lanes
+    const TwoInputs *inputs,    # IN   (n_classes, width), logits and masses; of one mass for all rows (n_classes,)
+    const floating *maximum,    # IN   (width,)
+    double *cost,               # OUT  (width,), as in cost_of_rows
+    double *total_mass,         # OUT  (width,), or NULL: one mass for all rows, whose sum is known
 ) noexcept nogil:
-    if few:
-        cost_of_few(x, class_stride, n_classes, mass, mass_stride, row_step, top, total, total_mass)
-    else:
-        cost_of_many(x, class_stride, n_classes, mass, mass_stride, row_step, top, total, total_mass)
-
-
-cdef void cost_of_columns(
-    const floating *x,          # IN   (n_classes, n_rows)
-    Py_ssize_t class_stride,
-    Py_ssize_t n_classes,
-    bint few,                   # whether these are all classes of a row that is always lanes
-    Py_ssize_t n_rows,          # a multiple of 16
-    const floating *mass,       # IN   (n_classes, n_rows), or if row_step is 0 (n_classes,)
-    Py_ssize_t mass_stride,
-    int row_step,               # 1, or 0: one mass for all rows, whose sum is known
-    const floating *maximum,    # IN   (n_rows,)
-    double *cost,               # OUT  (n_rows,), as in cost_of_rows
-    double *total_mass,         # OUT  (n_rows,), undefined if row_step is 0
-) noexcept nogil:
-    cdef Py_ssize_t row = 0
-    while row < n_rows:
-        if row_step:            # a constant in either: the loops are other ones
-            cost_of_lanes(x + row, class_stride, n_classes, few, mass + row, mass_stride, 1, maximum + row, cost + row,
-                          total_mass + row)
+    cdef TwoInputs of_rows = inputs[0]
+    cdef Py_ssize_t row = 0, n_classes = part.n_classes
+    while row < part.width:
+        of_rows.x = <const floating *>inputs.x + row
+        if total_mass != NULL:  # a constant step in either: the loops are other ones
+            of_rows.second = <const floating *>inputs.second + row
+            if few:
+                cost_of_few(&of_rows, 1, n_classes, maximum + row, cost + row, total_mass + row)
+            else:
+                cost_of_many(&of_rows, 1, n_classes, maximum + row, cost + row, total_mass + row)
+        elif few:
+            cost_of_few(&of_rows, 0, n_classes, maximum + row, cost + row, NULL)
         else:
-            cost_of_lanes(x + row, class_stride, n_classes, few, mass, mass_stride, 0, maximum + row, cost + row,
-                          total_mass + row)
-        row += 16
+            cost_of_many(&of_rows, 0, n_classes, maximum + row, cost + row, NULL)
+        row += LANES
+
+
+cdef void cost_of_few_columns(
+    const Part *part, const floating *x, Py_ssize_t class_stride, const floating *mass, Py_ssize_t mass_stride,
+    const floating *maximum, double *cost, double *total_mass,
+) noexcept nogil:
+    cdef TwoInputs inputs = two_inputs(x, class_stride, mass, mass_stride)
+    cost_of_columns(part, True, &inputs, maximum, cost, total_mass)
+
+
+cdef void cost_of_many_columns(
+    const Part *part, const floating *x, Py_ssize_t class_stride, const floating *mass, Py_ssize_t mass_stride,
+    const floating *maximum, double *cost, double *total_mass,
+) noexcept nogil:
+    cdef TwoInputs inputs = two_inputs(x, class_stride, mass, mass_stride)
+    cost_of_columns(part, False, &inputs, maximum, cost, total_mass)

@@ -1,11 +1,19 @@
 # cython: cdivision=True
-# Sixteen lanes: the steps that rows.pxi (classes are lanes) and columns.pxi (rows are lanes) are made of.
-# Loops of 16 over small arrays vectorise at every width, and the order of each sum stands in the source.
+# Sixteen lanes: the steps that rows.pxi (classes are lanes) and columns.pxi (rows are lanes) are made of. Loops of 16
+# over small arrays vectorise at every width, and the order of each sum stands in the source, here:
+#
+# A row is cut into chunks of CHUNK classes, whose states merge() adds one after the other. In a chunk class j belongs
+# to lane j % 16. Of a block of 64 classes lane l adds t[l] + t[l + 16] and t[l + 32] + t[l + 48] in the dtype, then
+# these two; lanes l and l + 8 go on as one of eight totals in double. float64, which has no wider type, carries what
+# rounding takes, from 5 classes on. In the end neighbours are added, 0 and 1, 2 and 3, ..., then neighbours of those,
+# and once more; last the carry. A class behind the end counts as 0, and so does the maximum, which is counted apart.
+# (The sum of all terms, the maximum's too, has no order: only a whole number is found from it, by ties_of().)
 
 from cython cimport floating
 from libc.math cimport isnan
 
 from csoftmax.kernels.exp cimport mul_add
+from csoftmax.kernels.task cimport LANES
 
 cdef extern from "lanes.h" nogil:
     void copy_lanes_f32(float *to, const float *start)
@@ -17,6 +25,11 @@ cdef extern from "lanes.h" nogil:
     void add_eight_f32(double *total, const float *sums)
     double ties_f32(const float *terms, float top)
     double ties_f64(const double *terms, double top)
+
+
+cdef struct LaneSums:           # sums of lanes, and in float64 what rounding took from them
+    double *total
+    double *carry
 
 
 cdef inline void copy_lanes(const floating *start, floating *to) noexcept nogil:
@@ -60,19 +73,19 @@ cdef inline bint has_nan(const floating *x, Py_ssize_t n, Py_ssize_t stride) noe
 
 cdef inline void max_of_group(const floating *x, floating *lanes) noexcept nogil:
     cdef int l
-    for l in range(16):
+    for l in range(LANES):
         lanes[l] = x[l] if x[l] > lanes[l] else lanes[l]
 
 
 cdef inline void max_of_four_groups(const floating *x, Py_ssize_t stride, floating *lanes) noexcept nogil:
     """Two levels of comparisons in registers for each load and store of lanes."""
     cdef int l
-    cdef floating a, b
-    for l in range(16):
-        a = x[l] if x[l] > x[l + stride] else x[l + stride]
-        b = x[l + 2 * stride] if x[l + 2 * stride] > x[l + 3 * stride] else x[l + 3 * stride]
-        a = a if a > b else b
-        lanes[l] = a if a > lanes[l] else lanes[l]
+    cdef floating first, last
+    for l in range(LANES):
+        first = x[l] if x[l] > x[l + stride] else x[l + stride]
+        last = x[l + 2 * stride] if x[l + 2 * stride] > x[l + 3 * stride] else x[l + 3 * stride]
+        first = first if first > last else last
+        lanes[l] = first if first > lanes[l] else lanes[l]
 
 
 cdef inline floating below(floating value, floating top) noexcept nogil:
@@ -81,7 +94,7 @@ cdef inline floating below(floating value, floating top) noexcept nogil:
 
 
 cdef inline void add_to_totals(const floating *sums, double *total, double *carry) noexcept nogil:
-    """Add eight sums to eight totals; in float64, which has no wider type, what rounding takes goes to carry."""
+    """Add eight sums to eight totals; in float64 what rounding takes goes to carry."""
     cdef int l
     cdef double sum, back
     if floating is float:
@@ -94,31 +107,41 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
             total[l] = sum
 
 
-cdef inline double exact_sum(double a, double a_carry, double b, double b_carry, double *carry) noexcept nogil:
-    """a + b, and what rounding takes and has taken (Knuth's two-sum)."""
-    cdef double sum = a + b
-    cdef double back = sum - a
-    carry[0] = (a_carry + b_carry) + ((a - (sum - back)) + (b - back))
+cdef inline double exact_sum(
+    double left, double left_carry, double right, double right_carry, double *carry,
+) noexcept nogil:
+    """left + right, and what rounding takes and has taken (Knuth's two-sum)."""
+    cdef double sum = left + right
+    cdef double back = sum - left
+    carry[0] = (left_carry + right_carry) + ((left - (sum - back)) + (right - back))
     return sum
 
 
+cdef inline LaneSums sums_at(const double *total, const double *carry) noexcept nogil:
+    cdef LaneSums sums
+    sums.total, sums.carry = <double *>total, <double *>carry
+    return sums
+
+
 cdef inline void add_exactly(
-    const double *a, const double *a_carry, const double *b, const double *b_carry, Py_ssize_t step, int n,
-    double *sum, double *carry, floating like,
+    LaneSums left, LaneSums right, Py_ssize_t step, int n,
+    LaneSums sums,              # OUT  n neighbours; may be left
+    floating dtype_tag,
 ) noexcept nogil:
     """n sums of two, a constant of at most 8; in float64 with what rounding takes. `step` is that between summands."""
-    cdef double[8] s, c
+    cdef double[8] total, carry
     cdef int l
     for l in range(n):
         if floating is float:
-            s[l] = a[l * step] + b[l * step]
+            total[l] = left.total[l * step] + right.total[l * step]
         else:
-            s[l] = exact_sum(a[l * step], a_carry[l * step], b[l * step], b_carry[l * step], &c[l])
+            total[l] = exact_sum(
+                left.total[l * step], left.carry[l * step], right.total[l * step], right.carry[l * step], &carry[l])
     for l in range(n):
-        sum[l] = s[l]
+        sums.total[l] = total[l]
     if floating is double:
         for l in range(n):
-            carry[l] = c[l]
+            sums.carry[l] = carry[l]
 
 
 cdef inline double ties_of(double sum, floating all, floating top) noexcept nogil:

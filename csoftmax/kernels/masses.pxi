@@ -21,11 +21,11 @@ cdef void measure_masses(
     cdef const floating *mass = load_masses(
         task, part, <floating *>scratch.masses, <floating *>scratch.spare, False, &mass_stride, &row_step)
     if part.orientation == ROWS:
-        cost_of_rows(x, part.n_rows, part.n_classes, stride, mass, mass_stride, row_step == 0, maximum,
-                     cost, total)
+        cost_of_rows(part, x, stride, mass, mass_stride, maximum, cost, total if row_step else NULL)
+    elif task.n_classes * <Py_ssize_t>sizeof(floating) <= ALWAYS_LANES:
+        cost_of_few_columns(part, x, stride, mass, mass_stride, maximum, cost, total if row_step else NULL)
     else:
-        cost_of_columns(x, stride, part.n_classes, task.n_classes * <Py_ssize_t>sizeof(floating) <= ALWAYS_LANES,
-                        part.width, mass, mass_stride, row_step, maximum, cost, total)
+        cost_of_many_columns(part, x, stride, mass, mass_stride, maximum, cost, total if row_step else NULL)
     if row_step == 0:
         for row in range(part.n_rows):
             total[row] = task.loss.chunk_mass[part.chunk]

@@ -1,15 +1,15 @@
 # cython: cdivision=True
-# The numbers of one row, from its state: for rows.pxi's and columns.pxi's tiles, in loops over rows that become
-# vectors, and for single rows. A state's sum and carry bear the unit of terms; `kind` tells what these refer to.
+# The numbers of one row, from its state: for tiles, in loops over rows that become vectors, and for single rows; and
+# states that are merged. A state's sum and carry bear the scale of terms; `kind` tells what these refer to.
 
 from cython cimport floating
-from libc.math cimport INFINITY, fabs
+from libc.math cimport INFINITY, NAN, fabs
 
 from csoftmax.kernels.exp cimport (
     AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, Reference, ReferenceKind, choose_divisor, divided, exp_parts, mul_add,
     product_rest, refer, reference_offset, reference_parts, term, term_scale, times_power,
 )
-from csoftmax.kernels.lanes cimport exact_sum
+from csoftmax.kernels.lanes cimport exact_sum, has_nan
 from csoftmax.kernels.task cimport State
 
 
@@ -47,7 +47,7 @@ cdef inline void share(
     factor_low[0] = (mul_add(-m, total, numerator) - m * low) * inverse
 
 
-cdef inline bint is_large(double factor, floating like) noexcept nogil:
+cdef inline bint is_large(double factor, floating dtype_tag) noexcept nogil:
     """Whether a factor in the two parts that split_factor() makes loses no digit when it takes the scale of terms back:
     the lower part's last place is 2**-36 (2**-72) of the upper."""
     cdef double small = 2e-15 if floating is float else 1e-147
@@ -76,14 +76,14 @@ cdef inline void split_factor(
 
 
 cdef inline double all_but(floating at_target, floating top, double sum, double carry, double ties) noexcept nogil:
-    """The sum of all terms but the target's, in their unit."""
+    """The sum of all terms but the target's, in their scale."""
     return (top * ties + (<double>top - at_target)) + (sum + carry)
 
 
-cdef inline floating away_from(double factor, double factor_low, double others, floating like) noexcept nogil:
-    """The gradient at the target, -(factor * others), others being in the unit of terms, which is taken off where no
+cdef inline floating away_from(double factor, double factor_low, double others, floating dtype_tag) noexcept nogil:
+    """The gradient at the target, -(factor * others), others bearing the scale of terms, which is taken off where no
     digit is lost; never -0.0, which some compilers' way to negate a multiply-add would make it and others' not."""
-    cdef double back = 1 / term_scale(like)
+    cdef double back = 1 / term_scale(dtype_tag)
     cdef bint large = fabs(factor) >= 1
     factor = factor * back if large else factor
     factor_low = factor_low * back if large else factor_low
@@ -123,10 +123,10 @@ cdef inline void quotient_parts(double x, double temperature, double *high, doub
     low[0] = low[0] if fabs(low[0]) < INFINITY else 0
 
 
-cdef inline double half_difference(double a, double b) noexcept nogil:
-    """(a - b) / 2, which does not overflow where a - b does; halves of subnormal numbers would lose a bit."""
-    cdef double difference = a - b
-    return 0.5 * difference if fabs(difference) < INFINITY else 0.5 * a - 0.5 * b
+cdef inline double half_difference(double high, double low) noexcept nogil:
+    """(high - low) / 2, which does not overflow where high - low does; halves of subnormals would lose a bit."""
+    cdef double difference = high - low
+    return 0.5 * difference if fabs(difference) < INFINITY else 0.5 * high - 0.5 * low
 
 
 cdef inline double loss_of(
@@ -142,6 +142,14 @@ cdef inline double loss_of(
         high = high / temperature if high < INFINITY else 2 * (half_difference(maximum, at_target) / temperature)
         return high + log
     return high + (low + lost) if high < INFINITY else high
+
+
+cdef inline void settle_infinite(
+    const floating *x, Py_ssize_t n_classes, Py_ssize_t class_stride, double *sum, double *ties,
+) noexcept nogil:
+    """What is known of classes whose maximum is infinite: their terms mean nothing, but a NaN is one."""
+    sum[0] = 0
+    ties[0] = NAN if has_nan(x, n_classes, class_stride) else 0
 
 
 # ---- States that are merged ----
@@ -160,7 +168,7 @@ cdef inline void scale_by_exp(double x, double x_low, double *sum, double *carry
 
 
 cdef inline void refer_to(
-    State *state, double maximum, ReferenceKind kind, double temperature, floating like,
+    State *state, double maximum, ReferenceKind kind, double temperature, floating dtype_tag,
 ) noexcept nogil:
     """Bring a state's sum to the reference of a larger maximum, with the terms of its own, which is not one any more.
 
@@ -190,10 +198,10 @@ cdef inline void refer_to(
 
 
 cdef inline void merge(
-    State *state, const State *other, ReferenceKind kind, double temperature, floating like,
+    State *state, const State *added, ReferenceKind kind, double temperature, floating dtype_tag,
 ) noexcept nogil:
     """Add another state to a row's: the larger maximum stays, the other side joins the sum."""
-    cdef State low = other[0]
+    cdef State low = added[0]
     cdef double ties
     if low.maximum == state.maximum:
         state.sum = exact_sum(state.sum, state.carry, low.sum, low.carry, &state.carry)
@@ -203,6 +211,6 @@ cdef inline void merge(
         state[0], low = low, state[0]
     ties = low.ties
     if low.maximum > -INFINITY and state.maximum < INFINITY:
-        refer_to(&low, state.maximum, kind, temperature, like)
+        refer_to(&low, state.maximum, kind, temperature, dtype_tag)
         state.sum = exact_sum(state.sum, state.carry, low.sum, low.carry, &state.carry)
     state.ties += 0 * ties      # NaN stays

@@ -1,6 +1,6 @@
-# Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, and one
-# chunk of numbers is on the stack, of which a caller may have little. Steps and order are those of rows.pxi, so that
-# the numbers are those of a tile, bit for bit.
+# Single rows, where they lie and whatever their length, and states that are the caller's, without a tile's bookkeeping:
+# nothing is allocated, and one chunk of numbers is on the stack, of which a caller may have little. Steps and order are
+# those of rows.pxi, so that the numbers are those of a tile, bit for bit.
 
 from cython cimport floating
 from libc.math cimport INFINITY, NAN, floor, isinf, isnan
@@ -12,19 +12,54 @@ from csoftmax.kernels.exp cimport (
     reference_offset, short_rest, store_reference, term, term_scale,
 )
 from csoftmax.kernels.lanes cimport (
-    add_to_totals, below, exact_sum, has_nan, load_lanes, max_of_group, store_lanes, ties_of, tops_in_lanes,
+    add_to_totals, below, exact_sum, load_lanes, max_of_group, store_lanes, ties_of, tops_in_lanes,
 )
 from csoftmax.kernels.numbers cimport (
-    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, share, split_factor,
-    term_at, top_term,
+    add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, scale_by_exp, settle_infinite,
+    share, split_factor, term_at, top_term,
 )
 from csoftmax.kernels.task cimport (
-    CHUNK, GRADIENT, LOGSUMEXP, LOG_PROBABILITY, LOSS, NOTHING, PROBABILITY, SHORT, Output, RowNumber, State,
+    CHUNK, GRADIENT, LANES, LOGSUMEXP, LOG_PROBABILITY, LOSS, NOTHING, PROBABILITY, SHORT, Output, RowNumber, State,
 )
 from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, LOGITS, LOGS, REFERENCE, TERMS, UNSCALE, Formula
 
 cdef enum:
     TERMS_AT_ONCE = 256     # of a chunk whose terms are not kept; a multiple of 64
+
+
+cdef struct SingleRow:          # what a row is asked for
+    Output output
+    RowNumber number
+    const void *x               # IN   floating, (n_classes,)
+    Py_ssize_t n_classes
+    int64_t target              # of LOSS and LOG_PROB, and of a GRADIENT; no class is none
+    double scale                # of the gradient, or of probabilities
+    void *out                   # OUT  floating, (n_classes,), may be x; not if output is NOTHING
+
+
+cdef inline SingleRow single_row(
+    Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale, void *out,
+) noexcept nogil:
+    cdef SingleRow row
+    row.output, row.number, row.x, row.n_classes = output, number, x, n_classes
+    row.target, row.scale, row.out = target, scale, out
+    return row
+
+
+cdef inline floating load_short(
+    const floating *x, Py_ssize_t n_classes, int n_groups,
+    floating *lanes,            # OUT  (16 * n_groups,), x, filled up with some of its elements
+) noexcept nogil:
+    """The maximum."""
+    cdef floating[LANES] tops
+    cdef int l, first
+    for first in range(0, LANES * n_groups, 16):
+        load_lanes(x + first if first < n_classes else x, n_classes - first if first < n_classes else 1, lanes + first)
+    for l in range(LANES):
+        tops[l] = lanes[l]
+    for first in range(16, LANES * n_groups, 16):
+        max_of_group(<const floating *>lanes + first, &tops[0])
+    return top_of_lanes(<const floating *>&tops[0])
 
 
 cdef inline void measure_short(
@@ -34,51 +69,42 @@ cdef inline void measure_short(
     Py_ssize_t n_classes,
     floating *lanes,            # OUT  (16 * n_groups,), x, filled up with some of its elements
     floating *terms,            # OUT  (16 * n_groups,), filled up with zeros
-    floating *maximum, floating *at_top, double *sum, double *ties,     # OUT  as in measure_row
+    State *state,               # OUT
 ) noexcept nogil:
     """measure_row() for few classes: each step is a vector or a few, and nothing waits for memory."""
-    cdef floating[64] r, k, q
-    cdef floating[16] tops, sums
+    cdef floating[SHORT] r, k, q
+    cdef floating[LANES] sums
     cdef double[8] total, carry
-    cdef floating top
-    cdef Reference reference
-    cdef double below_top, n_tops
+    cdef floating top = load_short(x, n_classes, n_groups, lanes), at_top
+    cdef Reference reference = refer(top, kind)
+    cdef double n_tops
     cdef int l, first, n = n_classes
-    for first in range(0, 16 * n_groups, 16):
-        load_lanes(x + first if first < n_classes else x, n_classes - first if first < n_classes else 1, lanes + first)
-    for l in range(16):
-        tops[l] = lanes[l]
-    for first in range(16, 16 * n_groups, 16):
-        max_of_group(<const floating *>lanes + first, &tops[0])
-    top = top_of_lanes(<const floating *>&tops[0])
-    reference = refer(top, kind)
-    for l in range(16 * n_groups):
+    for l in range(LANES * n_groups):
         reduce(lanes[l], reference, kind, NULL, &r[l], &k[l])
-    for l in range(16 * n_groups):
+    for l in range(LANES * n_groups):
         q[l] = short_rest(r[l]) if floating is float else long_rest(r[l])
-    for l in range(16 * n_groups):
+    for l in range(LANES * n_groups):
         q[l] = raised(r[l], q[l], k[l])
         terms[l] = q[l] if l < n else <floating>0
-    at_top[0] = <floating>term_scale(top) if kind == AT_MAXIMUM else term(top, reference, NEXT_TO_MAXIMUM, NULL)
-    for l in range(16):
-        sums[l] = below(terms[l], at_top[0])
+    at_top = <floating>term_scale(top) if kind == AT_MAXIMUM else term(top, reference, NEXT_TO_MAXIMUM, NULL)
+    for l in range(LANES):
+        sums[l] = below(terms[l], at_top)
         if n_groups > 1:
-            sums[l] += below(terms[16 + l], at_top[0])
+            sums[l] += below(terms[16 + l], at_top)
         if n_groups > 2:
-            sums[l] += below(terms[32 + l], at_top[0]) + below(terms[48 + l], at_top[0])
+            sums[l] += below(terms[32 + l], at_top) + below(terms[48 + l], at_top)
     for l in range(8):
         total[l], carry[l] = sums[l], 0
     add_to_totals(<const floating *>&sums[8], &total[0], &carry[0])
-    below_top = fold_row(<const double *>&total[0], <const double *>&carry[0], n_classes > 4, top)
-    n_tops = tops_in_lanes(<const floating *>terms, at_top[0])
-    for first in range(16, 16 * n_groups, 16):
-        n_tops += tops_in_lanes(<const floating *>terms + first, at_top[0])
-    maximum[0] = top
-    sum[0] = below_top
-    ties[0] = n_tops - 1
-    if isinf(top):              # terms mean nothing, but a NaN is one
-        sum[0] = 0
-        ties[0] = NAN if has_nan(<const floating *>lanes, 16 * n_groups, 1) else 0
+    n_tops = tops_in_lanes(<const floating *>terms, at_top)
+    for first in range(16, LANES * n_groups, 16):
+        n_tops += tops_in_lanes(<const floating *>terms + first, at_top)
+    state.maximum = top
+    state.sum = fold_row(<const double *>&total[0], <const double *>&carry[0], n_classes > 4, top)
+    state.carry = 0
+    state.ties = n_tops - 1
+    if isinf(top):
+        settle_infinite(<const floating *>lanes, LANES * n_groups, 1, &state.sum, &state.ties)
 
 
 cdef inline void measure_row(
@@ -86,49 +112,42 @@ cdef inline void measure_row(
     Py_ssize_t n_classes,       # at most CHUNK
     bint keep_terms,            # a constant
     floating *terms,            # OUT  (n_classes up to a multiple of 64,), or scrap of (TERMS_AT_ONCE,)
-    floating *maximum,
-    floating *at_top,           # OUT  the maximum's term
-    double *sum,                # OUT  as in measure_rows
-    double *ties,
+    State *state,               # OUT
 ) noexcept nogil:
-    cdef floating[16] all
+    cdef floating[LANES] all
     cdef double[8] total, carry
-    cdef floating top
-    cdef Reference reference
-    cdef double below_top
+    cdef floating top = max_of_row(x, n_classes), at_top
+    cdef Reference reference = refer(top, NEXT_TO_MAXIMUM)
     cdef Py_ssize_t j = 0, n
     cdef int l
-    top = max_of_row(x, n_classes)
-    reference = refer(top, NEXT_TO_MAXIMUM)
-    at_top[0] = term(top, reference, NEXT_TO_MAXIMUM, NULL)
+    at_top = term(top, reference, NEXT_TO_MAXIMUM, NULL)
     begin_sums(&total[0], &carry[0], &all[0])
     while j < n_classes:
         n = n_classes - j if keep_terms or n_classes - j < TERMS_AT_ONCE else TERMS_AT_ONCE
-        terms_of_row(x + j, n, 0, 0, reference, NEXT_TO_MAXIMUM, NULL, terms)
-        add_sums_of_row(<const floating *>terms, n, at_top[0], &total[0], &carry[0], &all[0])
+        terms_of_row(x + j, n, 0, NULL, reference, NEXT_TO_MAXIMUM, NULL, terms)
+        add_sums_of_row(<const floating *>terms, n, at_top, &total[0], &carry[0], &all[0])
         j += n
-    below_top = fold_row(&total[0], &carry[0], n_classes > 4, top)
     for l in range(8):
         all[l] += all[l + 8]
-    maximum[0] = top
-    sum[0] = below_top
-    ties[0] = ties_of(below_top, ((all[0] + all[1]) + (all[2] + all[3])) + ((all[4] + all[5]) + (all[6] + all[7])),
-                      at_top[0])
-    if isinf(top):              # terms mean nothing, but a NaN is one
-        sum[0] = 0
-        ties[0] = NAN if has_nan(x, n_classes, 1) else 0
+    state.maximum = top
+    state.sum = fold_row(&total[0], &carry[0], n_classes > 4, top)
+    state.carry = 0
+    state.ties = ties_of(
+        state.sum, ((all[0] + all[1]) + (all[2] + all[3])) + ((all[4] + all[5]) + (all[6] + all[7])), at_top)
+    if isinf(top):
+        settle_infinite(x, n_classes, 1, &state.sum, &state.ties)
 
 
 cdef inline bint is_aligned(const void *p, size_t item) noexcept nogil:
     return <size_t>p % item == 0
 
 
-cdef inline const floating *aligned(const floating *x, Py_ssize_t n, floating *room) noexcept nogil:
-    """x, or n elements of it in room, if it lies where floats cannot."""
+cdef inline const floating *aligned(const floating *x, Py_ssize_t n, floating *scratch) noexcept nogil:
+    """x, or n elements of it in scratch, if it lies where floats cannot."""
     if is_aligned(x, sizeof(floating)):
         return x
-    memcpy(room, x, n * sizeof(floating))
-    return room
+    memcpy(scratch, x, n * sizeof(floating))
+    return scratch
 
 
 cdef inline floating element(const floating *x, Py_ssize_t j) noexcept nogil:
@@ -138,29 +157,26 @@ cdef inline floating element(const floating *x, Py_ssize_t j) noexcept nogil:
 
 
 cdef inline void add_classes(
-    State *state, const floating *x, Py_ssize_t n_classes, floating *room,
+    State *state, const floating *x, Py_ssize_t n_classes, floating *scratch,
 ) noexcept nogil:
     """Add the classes' chunks to a state."""
     cdef floating[TERMS_AT_ONCE] terms
-    cdef floating maximum, at_top
     cdef State chunk
     cdef Py_ssize_t j = 0, n
-    chunk.carry = 0
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
-        measure_row(aligned(x + j, n, room), n, False, &terms[0], &maximum, &at_top, &chunk.sum, &chunk.ties)
-        chunk.maximum = maximum
-        merge(state, &chunk, NEXT_TO_MAXIMUM, 1, maximum)
+        measure_row(aligned(x + j, n, scratch), n, False, &terms[0], &chunk)
+        merge(state, &chunk, NEXT_TO_MAXIMUM, 1, <floating>0)
         j += n
 
 
 cdef inline void write_classes(
     Formula formula,
     const floating *x,          # IN   (n_classes,)
-    const floating *terms,      # IN   (n_classes,), for TERMS; may be room
+    const floating *terms,      # IN   (n_classes,), for TERMS; may be scratch
     Py_ssize_t n_classes,
     const floating *numbers,    # IN   (N_NUMBERS,)
-    floating *room,             # (CHUNK,)
+    floating *scratch,          # (CHUNK,)
     floating *out,              # OUT  (n_classes,); may be x
 ) noexcept nogil:
     cdef floating[96] lanes     # (N_NUMBERS, 16)
@@ -169,14 +185,14 @@ cdef inline void write_classes(
     cdef bint at_once = is_aligned(out, sizeof(floating))
     cdef int k, l
     for k in range(6 if formula == LOGITS else 2):
-        for l in range(16):
-            lanes[16 * k + l] = numbers[k]
+        for l in range(LANES):
+            lanes[LANES * k + l] = numbers[k]
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
-        source = terms if formula == TERMS else aligned(x + j, n, room)
-        write_row(formula, source, n, <const floating *>&lanes[0], NULL, out + j if at_once else room)
+        source = terms if formula == TERMS else aligned(x + j, n, scratch)
+        write_row(formula, source, n, <const floating *>&lanes[0], NULL, out + j if at_once else scratch)
         if not at_once:
-            memcpy(out + j, room, n * sizeof(floating))
+            memcpy(out + j, scratch, n * sizeof(floating))
         j += n
 
 
@@ -191,140 +207,145 @@ cdef inline void write_lanes(
 ) noexcept nogil:
     """write_classes() for a short row, whose source is filled up to whole groups of lanes."""
     cdef floating[32] lanes     # (2, 16)
-    cdef floating[16] values
+    cdef floating[LANES] values
     cdef Py_ssize_t j
     cdef int l
-    for l in range(16):
+    for l in range(LANES):
         lanes[l], lanes[16 + l] = numbers[FACTOR], numbers[FACTOR_LOW]
     for j in range(0, n_classes, 16):
-        write_group(formula, source + j, <const floating *>&lanes[0], 16, NULL, &values[0])
+        write_group(formula, source + j, <const floating *>&lanes[0], LANES, NULL, &values[0])
         store_lanes(<const floating *>&values[0], n_classes - j, out + j)
 
 
 cdef inline void write_shares(
-    const State *state, const floating *x, const floating *terms, bint short, Py_ssize_t n_classes, double numerator,
-    ReferenceKind kind, int64_t target, floating *room, floating *out,
+    SingleRow row,
+    const State *state,
+    ReferenceKind kind,
+    bint short,                 # x is short
+    const floating *terms,      # IN   of all classes, or NULL: they are computed again
+    floating *scratch,          # (CHUNK,); may be terms
 ) noexcept nogil:
-    """Probabilities times numerator; that of the target, if it is one of the classes, minus numerator.
-
-    terms: those of all classes, or NULL if they are to be computed again.
-    """
-    cdef floating[6] numbers
+    """Probabilities times the scale; for a GRADIENT, that of the target minus the scale."""
+    cdef const floating *x = <const floating *>row.x
+    cdef floating *out = <floating *>row.out
+    cdef floating[6] numbers    # (N_NUMBERS,)
     cdef double factor, factor_low, rest
     cdef floating at_target = 0, maximum = <floating>state.maximum, top = top_term(maximum, kind)
-    share(numerator, top, state.sum, state.carry, state.ties, &factor, &factor_low)
+    cdef bint has_target = row.output == GRADIENT and 0 <= row.target < row.n_classes
+    share(row.scale, top, state.sum, state.carry, state.ties, &factor, &factor_low)
     split_factor(factor, factor_low, 1, &numbers[FACTOR], &numbers[FACTOR_LOW], &numbers[UNSCALE])
-    if 0 <= target < n_classes:
-        at_target = terms[target] if terms != NULL else term_at(element(x, target), maximum, kind, NULL)
+    if has_target:
+        at_target = terms[row.target] if terms != NULL else term_at(element(x, row.target), maximum, kind, NULL)
         rest = all_but(at_target, top, state.sum, state.carry, state.ties)
         at_target = away_from(factor, factor_low, rest, at_target)
     if terms == NULL or not is_large(factor, top) and factor != 0:
         store_reference(refer(maximum, kind), &numbers[REFERENCE], 1)
-        write_classes(LOGITS, x, NULL, n_classes, &numbers[0], room, out)
+        write_classes(LOGITS, x, NULL, row.n_classes, &numbers[0], scratch, out)
     elif short:
-        write_lanes(TERMS, terms, n_classes, &numbers[0], out)
+        write_lanes(TERMS, terms, row.n_classes, &numbers[0], out)
     else:
-        write_classes(TERMS, x, terms, n_classes, &numbers[0], room, out)
-    if 0 <= target < n_classes:
-        memcpy(<char *>out + target * <Py_ssize_t>sizeof(floating), &at_target, sizeof(floating))
+        write_classes(TERMS, x, terms, row.n_classes, &numbers[0], scratch, out)
+    if has_target:
+        memcpy(<char *>out + row.target * <Py_ssize_t>sizeof(floating), &at_target, sizeof(floating))
+
+
+cdef inline double find_logarithm(
+    const State *state, ReferenceKind kind,
+    floating *shift, double *lost,      # OUT  the log-sum-exp in the dtype, and what its rounding lost
+) noexcept nogil:
+    """The logarithm of the sum of exp(x - maximum)."""
+    cdef floating maximum = <floating>state.maximum
+    cdef double log, low
+    log1p_parts(others_of(maximum, state.sum, state.carry, kind) + state.ties, maximum, &log, &low)
+    add_logarithm(maximum, 0, log, low, shift, lost)
+    return log
 
 
 cdef inline double finish_row(
-    Output output, RowNumber number, const State *state, const floating *x,
+    SingleRow row,
+    const State *state,
+    ReferenceKind kind,
     const floating *lanes,      # IN   of a short row, or NULL
     const floating *terms,      # IN   or NULL
-    Py_ssize_t n_classes, int64_t target, double scale, ReferenceKind kind, floating *room, floating *out,
+    floating *scratch,          # (CHUNK,), or of a short row whatever holds it; may be lanes or terms
 ) noexcept nogil:
+    cdef const floating *x = <const floating *>row.x
+    cdef floating *out = <floating *>row.out
     cdef floating[2] numbers
-    cdef floating maximum = <floating>state.maximum, shift, at_target = element(x, target) if number != LOGSUMEXP else 0
+    cdef floating maximum = <floating>state.maximum, shift
+    cdef floating at_target = element(x, row.target) if row.number != LOGSUMEXP else 0
     cdef double lost, log
     if maximum - maximum != 0 or isnan(state.ties):
-        if output != NOTHING:
-            fill(out, n_classes, <floating>NAN)
-        return maximum if number == LOGSUMEXP and not isnan(state.ties) else NAN
-    if output == PROBABILITY or output == GRADIENT:
-        write_shares(state, x, terms, lanes != NULL, n_classes, scale, kind, target if output == GRADIENT else -1,
-                     room, out)
-    if output == PROBABILITY:
+        if row.output != NOTHING:
+            fill(out, row.n_classes, <floating>NAN)
+        return maximum if row.number == LOGSUMEXP and not isnan(state.ties) else NAN
+    if row.output == PROBABILITY or row.output == GRADIENT:
+        write_shares(row, state, kind, lanes != NULL, terms, scratch)
+    if row.output == PROBABILITY:
         return 0
-    log1p_parts(others_of(maximum, state.sum, state.carry, kind) + state.ties, maximum, &log, &lost)
-    add_logarithm(maximum, 0, log, lost, &shift, &lost)
-    if output == LOG_PROBABILITY:
+    log = find_logarithm(state, kind, &shift, &lost)
+    if row.output == LOG_PROBABILITY:
         numbers[FACTOR], numbers[FACTOR_LOW] = shift, <floating>(0 - lost)
         if lanes != NULL:
-            write_lanes(LOGS, lanes, n_classes, &numbers[0], out)
+            write_lanes(LOGS, lanes, row.n_classes, &numbers[0], out)
         else:
-            write_classes(LOGS, x, NULL, n_classes, &numbers[0], room, out)
-    if number == LOGSUMEXP:
+            write_classes(LOGS, x, NULL, row.n_classes, &numbers[0], scratch, out)
+    if row.number == LOGSUMEXP:
         return shift
-    if number == LOSS:
+    if row.number == LOSS:
         return loss_of(at_target, shift, lost, maximum, log, 1)
     return (at_target - shift) + <floating>(0 - lost)
 
 
-cdef inline double run_short_row(
-    Output output, RowNumber number, const floating *x, Py_ssize_t n_classes, int64_t target, double scale,
-    floating *out,
-) noexcept nogil:
-    cdef floating[64] lanes, terms
-    cdef floating maximum, top
+cdef inline double run_short_row(SingleRow row, floating dtype_tag) noexcept nogil:
+    cdef const floating *x = <const floating *>row.x
+    cdef Py_ssize_t n_classes = row.n_classes
+    cdef floating[SHORT] lanes, terms
     cdef State state
-    state.carry = 0
     if n_classes <= 8:
-        measure_short(1, AT_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
-    elif n_classes <= 16:
-        measure_short(1, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+        measure_short(1, AT_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &state)
+    elif n_classes <= LANES:
+        measure_short(1, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &state)
     elif n_classes <= 32:
-        measure_short(2, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
+        measure_short(2, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &state)
     else:
-        measure_short(4, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &maximum, &top, &state.sum, &state.ties)
-    state.maximum = maximum
-    return finish_row(output, number, &state, x, <const floating *>&lanes[0], <const floating *>&terms[0], n_classes,
-                      target, scale, kind_of(n_classes, 1), &lanes[0], out)
+        measure_short(4, NEXT_TO_MAXIMUM, x, n_classes, &lanes[0], &terms[0], &state)
+    return finish_row(row, &state, kind_of(n_classes, 1), <const floating *>&lanes[0], <const floating *>&terms[0],
+                      &lanes[0])
 
 
-cdef double run_other_row(
-    Output output, RowNumber number, const floating *x, Py_ssize_t n_classes, int64_t target, double scale,
-    floating *out,
-) noexcept nogil:
-    """A row that is long, or does not lie where floats do."""
-    cdef floating[CHUNK] room   # of the terms, or of numbers that are brought where floats lie
-    cdef floating maximum, top
+cdef double run_long_row(SingleRow row, floating dtype_tag) noexcept nogil:
+    """Also a row that does not lie where floats do."""
+    cdef floating[CHUNK] scratch        # of the terms, or of numbers that are brought where floats lie
+    cdef const floating *x = <const floating *>row.x
     cdef State state
-    cdef bint keep_terms = n_classes <= CHUNK and is_aligned(x, sizeof(floating))
+    cdef SingleRow copy = row
+    cdef bint keep_terms = row.n_classes <= CHUNK and is_aligned(x, sizeof(floating))
     cdef double result
-    if n_classes <= SHORT:
-        memcpy(room, x, n_classes * sizeof(floating))
-        result = run_short_row(output, number, <const floating *>&room[0], n_classes, target, scale, &room[SHORT])
-        if output != NOTHING:
-            memcpy(out, &room[SHORT], n_classes * sizeof(floating))
+    if row.n_classes <= SHORT:
+        memcpy(scratch, x, row.n_classes * sizeof(floating))
+        copy.x, copy.out = &scratch[0], &scratch[SHORT]
+        result = run_short_row(copy, dtype_tag)
+        if row.output != NOTHING:
+            memcpy(row.out, &scratch[SHORT], row.n_classes * sizeof(floating))
         return result
     state = State(-INFINITY, 0, 0, -1)
     if keep_terms:
-        measure_row(x, n_classes, True, &room[0], &maximum, &top, &state.sum, &state.ties)
-        state.maximum = maximum
+        measure_row(x, row.n_classes, True, &scratch[0], &state)
     else:
-        add_classes(&state, x, n_classes, &room[0])
-    return finish_row(output, number, &state, x, NULL, <const floating *>&room[0] if keep_terms else NULL, n_classes,
-                      target, scale, NEXT_TO_MAXIMUM, &room[0], out)
+        add_classes(&state, x, row.n_classes, &scratch[0])
+    return finish_row(row, &state, NEXT_TO_MAXIMUM, NULL, <const floating *>&scratch[0] if keep_terms else NULL,
+                      &scratch[0])
 
 
-cdef inline double run_row(
-    Output output,
-    RowNumber number,
-    const floating *x,          # IN   (n_classes,)
-    Py_ssize_t n_classes,
-    int64_t target,             # of LOSS and LOG_PROB
-    double scale,               # of the gradient
-    floating *out,              # OUT  (n_classes,), may be x; not if output is NOTHING
-) noexcept nogil:
-    if number != LOGSUMEXP and not 0 <= target < n_classes:
+cdef inline double run_row(SingleRow row, floating dtype_tag) noexcept nogil:
+    if row.number != LOGSUMEXP and not 0 <= row.target < row.n_classes:
         return NAN
-    if n_classes <= 0:
+    if row.n_classes <= 0:
         return -INFINITY
-    if n_classes <= SHORT and is_aligned(x, sizeof(floating)) and is_aligned(out, sizeof(floating)):
-        return run_short_row(output, number, x, n_classes, target, scale, out)
-    return run_other_row(output, number, x, n_classes, target, scale, out)
+    if row.n_classes <= SHORT and is_aligned(row.x, sizeof(floating)) and is_aligned(row.out, sizeof(floating)):
+        return run_short_row(row, dtype_tag)
+    return run_long_row(row, dtype_tag)
 
 
 # ---- States that are the caller's ----
@@ -332,7 +353,7 @@ cdef inline double run_row(
 # Their sums refer to what the dtype fixes. Those of float32 bear a mark, half a tie. One without a sum is of either.
 # Where the two meet, the state becomes one of float64, and the numbers are right.
 
-cdef inline bint is_own(const State *state, floating like) noexcept nogil:
+cdef inline bint is_own(const State *state, floating dtype_tag) noexcept nogil:
     """Whether a state can be taken as one of the dtype."""
     if state.sum == 0 and state.carry == 0 or isnan(state.ties):
         return <floating>state.maximum == state.maximum or isnan(state.maximum)
@@ -348,7 +369,7 @@ cdef inline State unmarked(const State *state) noexcept nogil:
     return own
 
 
-cdef inline void mark(State *state, floating like) noexcept nogil:
+cdef inline void mark(State *state, floating dtype_tag) noexcept nogil:
     if floating is float and state.ties >= 0:
         state.ties += 0.5
 
@@ -373,19 +394,19 @@ cdef inline bint is_finite(const State *state) noexcept nogil:
 
 
 cdef inline void add_to_state(State *state, const floating *x, Py_ssize_t n_classes) noexcept nogil:
-    cdef floating[CHUNK] room
+    cdef floating[CHUNK] scratch
     cdef State own
     if n_classes <= 0:
         return
     if is_own(state, <floating>0):
         own = unmarked(state)
-        add_classes(&own, x, n_classes, &room[0])
+        add_classes(&own, x, n_classes, &scratch[0])
     elif floating is double:
         own = widened(state)
-        add_classes(&own, x, n_classes, &room[0])
+        add_classes(&own, x, n_classes, &scratch[0])
     else:
         own = State(-INFINITY, 0, 0, -1)
-        add_classes(&own, x, n_classes, &room[0])
+        add_classes(&own, x, n_classes, &scratch[0])
         mark(&own, <floating>0)
         merge_states(state, &own, <float>0)
         return
@@ -393,12 +414,12 @@ cdef inline void add_to_state(State *state, const floating *x, Py_ssize_t n_clas
     state[0] = own
 
 
-cdef inline void merge_states(State *state, const State *other, floating like) noexcept nogil:
+cdef inline void merge_states(State *state, const State *other, floating dtype_tag) noexcept nogil:
     cdef State own, added
-    if is_own(state, like) and is_own(other, like):
+    if is_own(state, dtype_tag) and is_own(other, dtype_tag):
         own, added = unmarked(state), unmarked(other)
-        merge(&own, &added, NEXT_TO_MAXIMUM, 1, like)
-        mark(&own, like)
+        merge(&own, &added, NEXT_TO_MAXIMUM, 1, dtype_tag)
+        mark(&own, dtype_tag)
     else:
         own, added = widened(state), widened(other)
         merge(&own, &added, NEXT_TO_MAXIMUM, 1, <double>0)
@@ -406,13 +427,12 @@ cdef inline void merge_states(State *state, const State *other, floating like) n
 
 
 cdef inline double number_of_own_state(RowNumber number, const State *state, floating at_target) noexcept nogil:
-    cdef floating maximum = <floating>state.maximum, shift
+    cdef floating shift
     cdef double lost, log
     if not is_finite(state):
         return state.maximum if number == LOGSUMEXP and not isnan(state.ties) else NAN
-    log1p_parts(others_of(maximum, state.sum, state.carry, NEXT_TO_MAXIMUM) + state.ties, maximum, &log, &lost)
-    add_logarithm(maximum, 0, log, lost, &shift, &lost)
-    return shift if number == LOGSUMEXP else loss_of(at_target, shift, lost, maximum, log, 1)
+    log = find_logarithm(state, NEXT_TO_MAXIMUM, &shift, &lost)
+    return shift if number == LOGSUMEXP else loss_of(at_target, shift, lost, <floating>state.maximum, log, 1)
 
 
 cdef inline double number_of_state(RowNumber number, const State *state, floating at_target) noexcept nogil:
@@ -427,11 +447,13 @@ cdef inline double number_of_state(RowNumber number, const State *state, floatin
 cdef inline void write_own_state(
     const State *state, const floating *x, Py_ssize_t n_classes, int64_t target, double scale, floating *out,
 ) noexcept nogil:
-    cdef floating[CHUNK] room
+    cdef floating[CHUNK] scratch
+    cdef SingleRow row
     if not is_finite(state):
         fill(out, n_classes, <floating>NAN)
-    else:
-        write_shares(state, x, NULL, False, n_classes, scale, NEXT_TO_MAXIMUM, target, &room[0], out)
+        return
+    row = single_row(GRADIENT, LOGSUMEXP, x, n_classes, target, scale, out)
+    write_shares(row, state, NEXT_TO_MAXIMUM, False, <const floating *>NULL, &scratch[0])
 
 
 cdef void write_wide_state(
@@ -471,12 +493,12 @@ cdef inline void write_state(
 
 cdef double row_f32(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
                     void *out) noexcept nogil:
-    return run_row(output, number, <const float *>x, n_classes, target, scale, <float *>out)
+    return run_row(single_row(output, number, x, n_classes, target, scale, out), <float>0)
 
 
 cdef double row_f64(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
                     void *out) noexcept nogil:
-    return run_row(output, number, <const double *>x, n_classes, target, scale, <double *>out)
+    return run_row(single_row(output, number, x, n_classes, target, scale, out), <double>0)
 
 
 cdef void add_f32(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil:

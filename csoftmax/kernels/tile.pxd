@@ -29,6 +29,17 @@ cdef struct Part:               # part_of() says what it is, load() what comes n
     Fetched ahead
     Fetched output
 
+cdef struct TwoInputs:          # of a part: logits and masses, or a result and the gradient that goes back
+    const void *x
+    Py_ssize_t x_stride         # between rows (ROWS) or classes (COLUMNS), as the other
+    const void *second
+    Py_ssize_t second_stride
+
+cdef struct Measured:           # of a part's rows, whose sums have no carries: (n_rows,) each
+    void *maximum               # of the dtype
+    double *sum                 # of the terms below the maximum's
+    double *ties                # how many other classes share the maximum; if that is infinite, undefined
+
 cdef struct RowStates:          # what is known of a tile's rows; arrays of the dtype are void *
     Py_ssize_t width            # rows, and what fills up the lanes
     Py_ssize_t n_chunks
@@ -84,3 +95,11 @@ cdef enum:                      # what a formula takes from a row
     REFERENCE                   # three numbers: see store_reference()
     UNSCALE = 5
     N_NUMBERS
+
+
+cdef inline TwoInputs two_inputs(
+    const void *x, Py_ssize_t x_stride, const void *second, Py_ssize_t second_stride,
+) noexcept nogil:
+    cdef TwoInputs inputs
+    inputs.x, inputs.x_stride, inputs.second, inputs.second_stride = x, x_stride, second, second_stride
+    return inputs

@@ -2,17 +2,17 @@
 # scratch and put out at the end, so the output may be the input. Here are the build's functions for tiles, too.
 
 from cython cimport floating
-from libc.math cimport NAN, isinf
+from libc.math cimport isinf
 from libc.stdint cimport int64_t, uint64_t
 
 from csoftmax.kernels.exp cimport N_DIVIDE, choose_divisor
-from csoftmax.kernels.lanes cimport exact_sum, has_nan
-from csoftmax.kernels.numbers cimport kind_of
+from csoftmax.kernels.lanes cimport exact_sum
+from csoftmax.kernels.numbers cimport kind_of, settle_infinite
 from csoftmax.kernels.task cimport (
     CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, ROWS, SOFTMAX_BACKWARD, WRITE, Steps, Task,
     array_size, has_masses, numbers_size, place_of, term_arrays,
 )
-from csoftmax.kernels.tile cimport CHUNK_ARRAYS, ROW_ARRAYS, Part, RowStates, Scratch
+from csoftmax.kernels.tile cimport CHUNK_ARRAYS, ROW_ARRAYS, Measured, Part, RowStates, Scratch
 
 cdef extern from "stream.h" nogil:
     void stream_fence()
@@ -58,23 +58,23 @@ cdef void measure(
     cdef Py_ssize_t row, j
     cdef const floating *first
     cdef floating[N_DIVIDE] divide
+    cdef Measured measured
+    measured.maximum, measured.sum, measured.ties = maximum, sum, ties
     find_output(task, part, <Py_ssize_t>sizeof(floating))
     if task.temperature != 1:
         choose_divisor(task.temperature, &divide[0])
     if part.orientation == COLUMNS:
-        measure_columns(x, stride, n, part.width, kind_of(task.n_classes, task.temperature),
-                        <const floating *>&divide[0], &part.ahead, &part.output, terms, maximum, sum, ties)
+        measure_columns(part, x, stride, kind_of(task.n_classes, task.temperature), <const floating *>&divide[0], terms,
+                        &measured)
     else:
-        measure_rows(x, part.n_rows, n, stride, <const floating *>&divide[0] if task.temperature != 1 else NULL,
-                     part.n_rows * (stride if n == task.n_classes else n), part.output.start, task.plan.keep_terms,
-                     part.term_stride, terms, maximum, sum, ties)
+        measure_rows(part, x, stride, <const floating *>&divide[0] if task.temperature != 1 else NULL,
+                     part.n_rows * (stride if n == task.n_classes else n), task.plan.keep_terms, terms, &measured)
     if not find_special(<const floating *>maximum, <const double *>ties, part.n_rows):
         return
     for row in range(part.n_rows):
         if isinf(maximum[row]):
-            sum[row] = 0
             first = x + row * (stride if part.orientation == ROWS else 1)
-            ties[row] = NAN if has_nan(first, n, 1 if part.orientation == ROWS else stride) else 0
+            settle_infinite(first, n, 1 if part.orientation == ROWS else stride, &sum[row], &ties[row])
             for j in range(n if task.plan.keep_terms else 0):
                 # A chunk of nothing but -inf: the row's other chunks decide.
                 terms[row * part.term_stride + j if part.orientation == ROWS else j * part.width + row] = 0

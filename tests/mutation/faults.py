@@ -67,7 +67,7 @@ FAULTS = [
     (
         "one of four groups is left out of the maximum",
         KERNELS + "lanes.pxd",
-        "        a = a if a > b else b\n",
+        "        first = first if first > last else last\n",
         "",
     ),
     ("ties are one too many", KERNELS + "lanes.pxd", "6755399441055745.0", "6755399441055744.0"),
@@ -86,14 +86,14 @@ FAULTS = [
     (
         "the last block of the maximum is skipped",
         KERNELS + "rows.pxi",
-        "        max_of_four_groups(x + n_classes - 64, 16, lanes)\n",
+        "        max_of_four_groups(x + n_classes - 64, LANES, lanes)\n",
         "        pass\n",
     ),
     (
         "the tail of a row's terms begins one class late",
         KERNELS + "rows.pxi",
-        "        j = j if j < n_classes - 16 else n_classes - 16\n        terms_of_block",
-        "        j = j if j < n_classes - 16 else n_classes - 15\n        terms_of_block",
+        "        j = j if j < n_classes - LANES else n_classes - LANES\n        terms_of_block",
+        "        j = j if j < n_classes - LANES else n_classes - 15\n        terms_of_block",
     ),
     (
         "a row's terms are not filled up with zeros",
@@ -104,14 +104,14 @@ FAULTS = [
     (
         "a sum is folded in another order",
         KERNELS + "rows.pxi",
-        "add_exactly(total, carry, total + 1, carry + 1, 2, 4,",
-        "add_exactly(total, carry, total + 4, carry + 4, 1, 4,",
+        "add_exactly(sums_at(total, carry), sums_at(total + 1, carry + 1), 2, 4,",
+        "add_exactly(sums_at(total, carry), sums_at(total + 4, carry + 4), 1, 4,",
     ),
     (
         "terms refer to the maxima of the coming rows",
         KERNELS + "rows.pxi",
-        "        side = first % 16\n",
-        "        side = coming % 16\n",
+        "        side = first % (2 * FOLD)\n",
+        "        side = coming % (2 * FOLD)\n",
     ),
     (
         "terms that are not kept overwrite those of the row before",
@@ -129,8 +129,8 @@ FAULTS = [
     (
         "sums of few float64 classes lose what rounding takes",
         KERNELS + "columns.pxi",
-        "        sum[l] = a + a_carry\n",
-        "        sum[l] = a\n",
+        "        sum[l] = lanes_01 + carry_01\n",
+        "        sum[l] = lanes_01\n",
     ),
     (
         "parts of columns are read to their full width",
@@ -317,19 +317,19 @@ FAULTS = [
     (
         "a single row's target is not checked",
         KERNELS + "single.pxi",
-        "    if number != LOGSUMEXP and not 0 <= target < n_classes:\n        return NAN\n",
+        "    if row.number != LOGSUMEXP and not 0 <= row.target < row.n_classes:\n        return NAN\n",
         "",
     ),
     (
         "a misaligned long row is written as if it were aligned",
         "csoftmax/kernels/single.pxi",
-        "            memcpy(out + j, room, n * sizeof(floating))\n",
+        "            memcpy(out + j, scratch, n * sizeof(floating))\n",
         "            pass\n",
     ),
     (
         "a single row's second group is left out of the sum",
         KERNELS + "single.pxi",
-        "            sums[l] += below(terms[16 + l], at_top[0])\n",
+        "            sums[l] += below(terms[16 + l], at_top)\n",
         "            sums[l] += 0\n",
     ),
     # ---- backward ----
@@ -360,8 +360,8 @@ FAULTS = [
     (
         "masses behind the last class of a row count",
         KERNELS + "rows.pxi",
-        "                last_mass[l] = last_mass[l] if l < n_classes - j else 0\n",
-        "                last_mass[l] = last_mass[l]\n",
+        "            last_mass[l] = last_mass[l] if l < n_classes - j else 0\n",
+        "            last_mass[l] = last_mass[l]\n",
     ),
     (
         "a block of weights is left out of the mean's divisor",
@@ -752,9 +752,9 @@ FAULTS = [
     (
         "chunks are merged without a carry",
         "csoftmax/kernels/numbers.pxd",
-        "        refer_to(&low, state.maximum, kind, temperature, like)\n"
+        "        refer_to(&low, state.maximum, kind, temperature, dtype_tag)\n"
         "        state.sum = exact_sum(state.sum, state.carry, low.sum, low.carry, &state.carry)\n",
-        "        refer_to(&low, state.maximum, kind, temperature, like)\n"
+        "        refer_to(&low, state.maximum, kind, temperature, dtype_tag)\n"
         "        state.sum += low.sum\n",
     ),
     (
@@ -820,8 +820,8 @@ FAULTS = [
     (
         "small probabilities are rounded before the sum multiplies them",
         "csoftmax/kernels/backward.pxi",
-        "rows.low[row] = 1 if fabs(sum) >= 1 else 1 / term_scale(like)",
-        "rows.low[row] = 1 / term_scale(like)",
+        "rows.low[row] = 1 if fabs(sum) >= 1 else 1 / term_scale(dtype_tag)",
+        "rows.low[row] = 1 / term_scale(dtype_tag)",
     ),
     (
         "extreme weights go the ordinary way",
