@@ -31,24 +31,24 @@ static inline double product_rest_f64(double a, double b, double product)
 }
 #endif
 
-/* The power of two whose biased exponent stands in the low bits of `magic`, an integer + 1.5 * 2**23 (f64: 2**52). The
- * shift moves them onto the exponent field; the magic number's own bits leave at the top. */
-static inline float power_f32(float magic)
+/* The power of two whose biased exponent stands in the low bits of `biased`, an integer + 1.5 * 2**23 (f64: 2**52). The
+ * shift moves them onto the exponent field; its other bits leave at the top. */
+static inline float power_f32(float biased)
 {
     uint32_t bits;
-    memcpy(&bits, &magic, 4);
+    memcpy(&bits, &biased, 4);
     bits <<= 23;
-    memcpy(&magic, &bits, 4);
-    return magic;
+    memcpy(&biased, &bits, 4);
+    return biased;
 }
 
-static inline double power_f64(double magic)
+static inline double power_f64(double biased)
 {
     uint64_t bits;
-    memcpy(&bits, &magic, 8);
+    memcpy(&bits, &biased, 8);
     bits <<= 52;
-    memcpy(&magic, &bits, 8);
-    return magic;
+    memcpy(&biased, &bits, 8);
+    return biased;
 }
 
 /* 2**-e for the e with sqrt(1/2) <= y * 2**-e < sqrt(2); y is at least 1. */

@@ -6,14 +6,17 @@ from csoftmax.kernels.table cimport Kernels
 
 include "rows.pxi"
 include "columns.pxi"
+include "costs.pxi"
 include "load.pxi"
 include "store.pxi"
 include "masses.pxi"
 include "finish.pxi"
 include "write.pxi"
+include "backward_rows.pxi"
 include "backward.pxi"
 include "tile.pxi"
 include "single.pxi"
+include "states.pxi"
 
 cdef Kernels table
 table.tile[0] = tile_f32

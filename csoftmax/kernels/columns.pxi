@@ -2,19 +2,19 @@
 # finds is found here, in the same order (lanes.pxd says it), so that the answer does not depend on the layout.
 
 from cython cimport floating
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, ReferenceKind, long_rest, mul_add, raised, reduce, refer,
-    reference_at, short_rest, store_reference, term, term_scale,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, ReferenceKind, long_rest, raised, reduce, refer, reference_at,
+    short_rest, store_reference, term, term_scale,
 )
 from csoftmax.kernels.fetch cimport fetch_block
 from csoftmax.kernels.lanes cimport (
-    LaneSums, add_exactly, add_to_totals, below, copy_lanes, cost_of_four, exact_sum, max_of_four_groups, max_of_group,
-    sums_at, ties_of,
+    LaneSums, add_exactly, add_to_totals, below, copy_lanes, exact_sum, max_of_four_groups, max_of_group, sums_at,
+    ties_of,
 )
 from csoftmax.kernels.task cimport LANES
-from csoftmax.kernels.tile cimport PHASE_ROWS, Fetched, Measured, Part, TwoInputs, two_inputs
+from csoftmax.kernels.tile cimport PHASE_ROWS, Fetched, Measured, Part
 
 
 cdef inline void fetch_lanes(
@@ -377,150 +377,3 @@ cdef inline void measure_columns(
         measure_columns_next_to_maximum(part, x, class_stride, terms, measured)
     else:
         measure_divided_columns(part, x, class_stride, divide, terms, measured)
-
-
-cdef inline void cost_of_lane(
-    const TwoInputs *inputs,    # logits and masses, from this lane of 16 rows on
-    int row_step,               # of masses: 1, or 0 for one mass for all rows; a constant
-    Py_ssize_t n_left, const floating *top,
-    floating *sum, floating *sum_of_mass,       # OUT  (16,)
-) noexcept nogil:
-    """Cost and mass of the classes of two lanes, 8 apart, of which n_left classes are left with those between."""
-    cdef const floating *x = <const floating *>inputs.x
-    cdef const floating *mass = <const floating *>inputs.second
-    cdef Py_ssize_t class_stride = inputs.x_stride, mass_stride = inputs.second_stride
-    cdef floating[LANES] cost, total
-    cdef Py_ssize_t j
-    cdef const floating *p
-    cdef const floating *q
-    cdef int l, half
-    for half in range(2):
-        if n_left <= 0:
-            return
-        if n_left > 48:
-            for l in range(LANES):
-                cost[l] = cost_of_four(x + l, LANES * class_stride, mass + l * row_step, LANES * mass_stride, top[l])
-            for l in range(LANES):
-                q = mass + l * row_step
-                total[l] = ((q[0] + q[16 * mass_stride]) + q[32 * mass_stride]) + q[48 * mass_stride]
-        else:
-            for l in range(LANES):
-                cost[l] = mass[l * row_step] * (top[l] - x[l])
-                total[l] = mass[l * row_step]
-            for j in range(16, n_left, 16):
-                p = x + j * class_stride
-                q = mass + j * mass_stride
-                for l in range(LANES):
-                    cost[l] = mul_add(q[l * row_step], top[l] - p[l], cost[l])
-                    total[l] += q[l * row_step]
-        for l in range(LANES):
-            sum[l] = sum[l] + cost[l] if half else cost[l]
-            sum_of_mass[l] = sum_of_mass[l] + total[l] if half else total[l]
-        x += 8 * class_stride
-        mass += 8 * mass_stride
-        n_left -= 8
-
-
-cdef inline void cost_of_few(
-    const TwoInputs *inputs,    # logits and masses, from the first of 16 rows on
-    int row_step, Py_ssize_t n_classes, const floating *top,
-    double *total, double *total_mass,          # OUT  (16,), the latter unless row_step is 0
-) noexcept nogil:
-    """Class by class, four of them in the dtype as in rows.pxi: rows of so few classes are always lanes."""
-    cdef floating[LANES] cost, sum
-    cdef Py_ssize_t first, j
-    cdef const floating *p
-    cdef const floating *q
-    cdef int l
-    for l in range(LANES):
-        total[l] = 0
-    for l in range(LANES if row_step else 0):
-        total_mass[l] = 0
-    for first in range(0, n_classes, 4):
-        for l in range(LANES):
-            cost[l] = sum[l] = 0
-        for j in range(first, first + 4 if first + 4 < n_classes else n_classes):
-            p = <const floating *>inputs.x + j * inputs.x_stride
-            q = <const floating *>inputs.second + j * inputs.second_stride
-            for l in range(LANES):
-                cost[l] = mul_add(q[l * row_step], top[l] - p[l], cost[l])
-            if row_step:
-                for l in range(LANES):
-                    sum[l] += q[l * row_step]
-        for l in range(LANES):
-            total[l] += cost[l]
-        if row_step:
-            for l in range(LANES):
-                total_mass[l] += sum[l]
-
-
-cdef inline void cost_of_many(
-    const TwoInputs *inputs, int row_step, Py_ssize_t n_classes, const floating *top, double *total,
-    double *total_mass,
-) noexcept nogil:
-    """As rows.pxi adds them."""
-    cdef double[128] costs, carry, masses, mass_carry     # (8 lanes of classes, 16 rows)
-    cdef floating[LANES] sum, sum_of_mass
-    cdef TwoInputs of_lane = inputs[0]
-    cdef Py_ssize_t block, lane
-    cdef int l
-    memset(costs, 0, sizeof(costs))
-    memset(carry, 0, sizeof(carry))
-    memset(masses, 0, sizeof(masses))
-    memset(mass_carry, 0, sizeof(mass_carry))
-    for block in range(0, n_classes, 64):
-        for lane in range(8 if n_classes - block > 8 else n_classes - block):
-            of_lane.x = <const floating *>inputs.x + (block + lane) * inputs.x_stride
-            of_lane.second = <const floating *>inputs.second + (block + lane) * inputs.second_stride
-            cost_of_lane(&of_lane, row_step, n_classes - block - lane, top, &sum[0], &sum_of_mass[0])
-            for l in range(0, 16, 8):
-                add_to_totals(<const floating *>&sum[l], &costs[LANES * lane + l], &carry[LANES * lane + l])
-                if row_step:
-                    add_to_totals(<const floating *>&sum_of_mass[l], &masses[LANES * lane + l],
-                                  &mass_carry[LANES * lane + l])
-    fold_lanes(&costs[0], &carry[0], top[0])
-    memcpy(total, costs, LANES * sizeof(double))
-    if row_step:
-        fold_lanes(&masses[0], &mass_carry[0], top[0])
-        memcpy(total_mass, masses, LANES * sizeof(double))
-
-
-cdef inline void cost_of_columns(
-    const Part *part,
-    bint few,                   # a constant: whether these are all classes of a row that is always lanes
-    const TwoInputs *inputs,    # IN   (n_classes, width), logits and masses; of one mass for all rows (n_classes,)
-    const floating *maximum,    # IN   (width,)
-    double *cost,               # OUT  (width,), as in cost_of_rows
-    double *total_mass,         # OUT  (width,), or NULL: one mass for all rows, whose sum is known
-) noexcept nogil:
-    cdef TwoInputs of_rows = inputs[0]
-    cdef Py_ssize_t row = 0, n_classes = part.n_classes
-    while row < part.width:
-        of_rows.x = <const floating *>inputs.x + row
-        if total_mass != NULL:  # a constant step in either: the loops are other ones
-            of_rows.second = <const floating *>inputs.second + row
-            if few:
-                cost_of_few(&of_rows, 1, n_classes, maximum + row, cost + row, total_mass + row)
-            else:
-                cost_of_many(&of_rows, 1, n_classes, maximum + row, cost + row, total_mass + row)
-        elif few:
-            cost_of_few(&of_rows, 0, n_classes, maximum + row, cost + row, NULL)
-        else:
-            cost_of_many(&of_rows, 0, n_classes, maximum + row, cost + row, NULL)
-        row += LANES
-
-
-cdef void cost_of_few_columns(
-    const Part *part, const floating *x, Py_ssize_t class_stride, const floating *mass, Py_ssize_t mass_stride,
-    const floating *maximum, double *cost, double *total_mass,
-) noexcept nogil:
-    cdef TwoInputs inputs = two_inputs(x, class_stride, mass, mass_stride)
-    cost_of_columns(part, True, &inputs, maximum, cost, total_mass)
-
-
-cdef void cost_of_many_columns(
-    const Part *part, const floating *x, Py_ssize_t class_stride, const floating *mass, Py_ssize_t mass_stride,
-    const floating *maximum, double *cost, double *total_mass,
-) noexcept nogil:
-    cdef TwoInputs inputs = two_inputs(x, class_stride, mass, mass_stride)
-    cost_of_columns(part, False, &inputs, maximum, cost, total_mass)

@@ -312,6 +312,44 @@ cdef inline void reference_offset(floating maximum, double *high, double *low) n
     low[0] = n * -1.7239444525614835e-13
 
 
+cdef inline double short_log_rest(double f) noexcept nogil:
+    """p with log(1 + f) = f - f**2 / 2 + f**3 p for f in [sqrt(1/2) - 1, sqrt(2) - 1]; minimax for the relative error
+    of log1p, 2**-32.7: 0.002 units in the last place of float32."""
+    cdef double p = -0.05987876265001076
+    p = mul_add(p, f, 0.10650321757189354)
+    p = mul_add(p, f, -0.10825005096185271)
+    p = mul_add(p, f, 0.11033682059854177)
+    p = mul_add(p, f, -0.12423293442127994)
+    p = mul_add(p, f, 0.1428521007860071)
+    p = mul_add(p, f, -0.16669465845497677)
+    p = mul_add(p, f, 0.20000090127227688)
+    p = mul_add(p, f, -0.2499996601478522)
+    return mul_add(p, f, 0.3333333235563973)
+
+
+cdef inline double long_log_rest(double f) noexcept nogil:
+    """The same for float64: 2**-56.5."""
+    cdef double p = 0.026240434846314272
+    p = mul_add(p, f, -0.060015965047611274)
+    p = mul_add(p, f, 0.06514835554160507)
+    p = mul_add(p, f, -0.056749364133322724)
+    p = mul_add(p, f, 0.056641191576952216)
+    p = mul_add(p, f, -0.06196259743659509)
+    p = mul_add(p, f, 0.06685168940052379)
+    p = mul_add(p, f, -0.07149564115753201)
+    p = mul_add(p, f, 0.07691490517968107)
+    p = mul_add(p, f, -0.08332901875352836)
+    p = mul_add(p, f, 0.0909092533381537)
+    p = mul_add(p, f, -0.10000015752199408)
+    p = mul_add(p, f, 0.11111111122965615)
+    p = mul_add(p, f, -0.12499999677990666)
+    p = mul_add(p, f, 0.14285714280240278)
+    p = mul_add(p, f, -0.16666666669986782)
+    p = mul_add(p, f, 0.20000000000067106)
+    p = mul_add(p, f, -0.2499999999998728)
+    return mul_add(p, f, 0.33333333333333137)
+
+
 cdef inline void log1p_parts(double s, floating dtype_tag, double *high, double *low) noexcept nogil:
     """log(1 + s) as high + low, for s >= 0; NaN for NaN; as exact as the dtype needs it.
 
@@ -319,45 +357,13 @@ cdef inline void log1p_parts(double s, floating dtype_tag, double *high, double 
 
         log(1 + s) = e ln 2 + f - f**2 / 2 + f**3 * p(f)
 
-    f = s exactly where e = 0, one rounding elsewhere. p is the minimax polynomial for the relative error of log1p,
-    2**-32.7 for float32 (0.002 units in the last place) and 2**-56.5 for float64. e * LN2_HIGH is exact; what rounding
-    takes from the sum stays in low, whose own error is below 0.2 u of it.
+    f = s exactly where e = 0, one rounding elsewhere. e * LN2_HIGH is exact; what rounding takes from the sum stays in
+    low, whose own error is below 0.2 u of it.
     """
     cdef double inverse = inverse_power_f64(1 + s)
     cdef double f = mul_add(s, inverse, inverse - 1)
     cdef double e = exponent_f64(inverse)
-    cdef double p
-    if floating is float:
-        p = -0.05987876265001076
-        p = mul_add(p, f, 0.10650321757189354)
-        p = mul_add(p, f, -0.10825005096185271)
-        p = mul_add(p, f, 0.11033682059854177)
-        p = mul_add(p, f, -0.12423293442127994)
-        p = mul_add(p, f, 0.1428521007860071)
-        p = mul_add(p, f, -0.16669465845497677)
-        p = mul_add(p, f, 0.20000090127227688)
-        p = mul_add(p, f, -0.2499996601478522)
-        p = mul_add(p, f, 0.3333333235563973)
-    else:
-        p = 0.026240434846314272
-        p = mul_add(p, f, -0.060015965047611274)
-        p = mul_add(p, f, 0.06514835554160507)
-        p = mul_add(p, f, -0.056749364133322724)
-        p = mul_add(p, f, 0.056641191576952216)
-        p = mul_add(p, f, -0.06196259743659509)
-        p = mul_add(p, f, 0.06685168940052379)
-        p = mul_add(p, f, -0.07149564115753201)
-        p = mul_add(p, f, 0.07691490517968107)
-        p = mul_add(p, f, -0.08332901875352836)
-        p = mul_add(p, f, 0.0909092533381537)
-        p = mul_add(p, f, -0.10000015752199408)
-        p = mul_add(p, f, 0.11111111122965615)
-        p = mul_add(p, f, -0.12499999677990666)
-        p = mul_add(p, f, 0.14285714280240278)
-        p = mul_add(p, f, -0.16666666669986782)
-        p = mul_add(p, f, 0.20000000000067106)
-        p = mul_add(p, f, -0.2499999999998728)
-        p = mul_add(p, f, 0.33333333333333137)
+    cdef double p = short_log_rest(f) if floating is float else long_log_rest(f)
     cdef double square = f * f
     cdef double main = e * 0.6931471805598903
     cdef double rest = mul_add(e, 5.497923018708371e-14, square * mul_add(f, p, -0.5))

@@ -27,6 +27,10 @@ cdef extern from "lanes.h" nogil:
     double ties_f64(const double *terms, double top)
 
 
+cdef enum:
+    FOLD = 8                    # rows whose lanes are folded together
+
+
 cdef struct LaneSums:           # sums of lanes, and in float64 what rounding took from them
     double *total
     double *carry

@@ -1,24 +1,19 @@
-# Tiles of contiguous rows: classes are lanes. Here are their maxima, terms and sums, and the costs of their masses; not
-# where they lie (load.pxi) nor what is made of them (finish.pxi, write.pxi). What is computed for a row, and in which
-# order (lanes.pxd says it), depends on n_classes alone: columns.pxi computes the same with rows as lanes.
+# Tiles of contiguous rows: classes are lanes. Here are their maxima, terms and sums; not where they lie (load.pxi) nor
+# what is made of them (finish.pxi, write.pxi). What is computed for a row, and in which order (lanes.pxd says it),
+# depends on n_classes alone: columns.pxi computes the same with rows as lanes.
 
 from cython cimport floating
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, Reference, ReferenceKind, mul_add, refer, reference_at, store_reference, term,
+    DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, Reference, ReferenceKind, refer, reference_at, store_reference, term,
     term_scale, terms_of_block,
 )
-from csoftmax.kernels.fetch cimport fetch_block
 from csoftmax.kernels.lanes cimport (
-    LaneSums, add_exactly, add_to_totals, below, copy_lanes, cost_of_four, load_lanes, max_of_four_groups,
-    max_of_group, sums_at, ties_of,
+    FOLD, add_exactly, add_to_totals, below, copy_lanes, max_of_four_groups, max_of_group, sums_at, ties_of,
 )
 from csoftmax.kernels.task cimport LANES
 from csoftmax.kernels.tile cimport Measured, Part
-
-cdef enum:
-    FOLD = 8                # rows whose lanes are folded together
 
 
 cdef inline void lanes_of_row(const floating *x, Py_ssize_t n_classes, floating *lanes) noexcept nogil:
@@ -324,117 +319,3 @@ cdef inline void measure_rows(
         measure_undivided_rows(part, x, row_stride, ahead, keep_terms, terms, measured)
     else:
         measure_divided_rows(part, x, row_stride, divide, ahead, keep_terms, terms, measured)
-
-
-cdef inline void add_to_both(
-    const floating *costs,      # IN   (16,), of a block
-    const floating *masses,     # IN   (16,)
-    bint with_mass,             # a constant
-    LaneSums cost,              # INOUT (8,), the sum of mass * (top - x)
-    LaneSums mass,              # INOUT (8,), if with_mass
-) noexcept nogil:
-    cdef floating[8] pairs
-    cdef int l
-    for l in range(8):
-        pairs[l] = costs[l] + costs[l + 8]
-    add_to_totals(<const floating *>&pairs[0], cost.total, cost.carry)
-    if with_mass:
-        for l in range(8):
-            pairs[l] = masses[l] + masses[l + 8]
-        add_to_totals(<const floating *>&pairs[0], mass.total, mass.carry)
-
-
-cdef inline void costs_of_end(
-    const floating *x, const floating *mass, Py_ssize_t n_classes, floating top,
-    floating *cost, floating *sum_of_mass,      # OUT  (16,)
-) noexcept nogil:
-    """The last fewer than 64 classes of a row."""
-    cdef floating[LANES] last, last_mass
-    cdef Py_ssize_t j = 0
-    cdef int l
-    for l in range(LANES):
-        cost[l] = sum_of_mass[l] = 0
-    while j + LANES <= n_classes:
-        for l in range(LANES):
-            cost[l] = mul_add(mass[j + l], top - x[j + l], cost[l])
-        for l in range(LANES):
-            sum_of_mass[l] += mass[j + l]
-        j += LANES
-    if j < n_classes:
-        load_lanes(x + j, n_classes - j, &last[0])
-        load_lanes(mass + j, n_classes - j, &last_mass[0])
-        for l in range(LANES):         # behind the last class: what costs nothing
-            last[l] = last[l] if l < n_classes - j else top
-            last_mass[l] = last_mass[l] if l < n_classes - j else 0
-        for l in range(LANES):
-            cost[l] = mul_add(last_mass[l], top - last[l], cost[l])
-        for l in range(LANES):
-            sum_of_mass[l] += last_mass[l]
-
-
-cdef inline void cost_of_row(
-    const floating *x, const floating *mass,
-    Py_ssize_t ahead,           # from here to the same mass of the next tile, in elements
-    Py_ssize_t n_classes, floating top, bint with_mass,
-    LaneSums total, LaneSums total_mass,        # OUT  (8,), the latter if with_mass
-) noexcept nogil:
-    cdef floating[LANES] cost, sum_of_mass
-    cdef double[8] costs, cost_carry, masses, mass_carry
-    cdef LaneSums cost_sums = sums_at(&costs[0], &cost_carry[0]), mass_sums = sums_at(&masses[0], &mass_carry[0])
-    cdef Py_ssize_t j = 0
-    cdef int l
-    for l in range(8):
-        costs[l] = cost_carry[l] = masses[l] = mass_carry[l] = 0
-    while j + 64 <= n_classes:
-        if with_mass:
-            fetch_block(<const char *>(mass + j + ahead), 64 * sizeof(floating))
-        for l in range(LANES):
-            cost[l] = cost_of_four(x + j + l, LANES, mass + j + l, LANES, top)
-        if with_mass:
-            for l in range(LANES):
-                sum_of_mass[l] = ((mass[j + l] + mass[j + l + 16]) + mass[j + l + 32]) + mass[j + l + 48]
-        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, cost_sums, mass_sums)
-        j += 64
-    if j < n_classes:
-        if with_mass:
-            fetch_block(<const char *>(mass + j + ahead), 64 * sizeof(floating))
-        costs_of_end(x + j, mass + j, n_classes - j, top, &cost[0], &sum_of_mass[0])
-        add_to_both(<const floating *>&cost[0], <const floating *>&sum_of_mass[0], with_mass, cost_sums, mass_sums)
-    for l in range(8):
-        total.total[l] = costs[l]
-        total.carry[l] = cost_carry[l]
-    if with_mass:
-        for l in range(8):
-            total_mass.total[l] = masses[l]
-            total_mass.carry[l] = mass_carry[l]
-
-
-cdef void cost_of_rows(
-    const Part *part,
-    const floating *x, Py_ssize_t row_stride,           # IN   (n_rows, n_classes)
-    const floating *mass, Py_ssize_t mass_stride,       # IN   (n_rows, n_classes)
-    const floating *maximum,    # IN   (n_rows,)
-    double *cost,               # OUT  (n_rows,), sum of mass * (maximum - x)
-    double *total_mass,         # OUT  (n_rows,), or NULL: one mass for all rows, whose sum is known
-) noexcept nogil:
-    """Of 64 classes a lane adds its four, then lanes l and l + 8 are added in the dtype; from there on as terms."""
-    cdef double[64] totals, carries, masses, mass_carries
-    cdef double[8] folded
-    cdef Py_ssize_t first = 0, n, row, n_rows = part.n_rows, n_classes = part.n_classes
-    cdef bint shared = total_mass == NULL
-    while first < n_rows:
-        n = n_rows - first if n_rows - first < FOLD else FOLD
-        for row in range(n):
-            if not shared:
-                cost_of_row(x + (first + row) * row_stride, mass + (first + row) * mass_stride, n_rows * mass_stride,
-                            n_classes, maximum[first + row], True, sums_at(&totals[8 * row], &carries[8 * row]),
-                            sums_at(&masses[8 * row], &mass_carries[8 * row]))
-            else:
-                cost_of_row(x + (first + row) * row_stride, mass, 0, n_classes, maximum[first + row], False,
-                            sums_at(&totals[8 * row], &carries[8 * row]), sums_at(NULL, NULL))
-        fold_rows(<const double *>&totals[0], <const double *>&carries[0], True, &folded[0], maximum[0])
-        memcpy(cost + first, folded, n * sizeof(double))
-        if not shared:
-            fold_rows(<const double *>&masses[0], <const double *>&mass_carries[0], True, &folded[0], maximum[0])
-            memcpy(total_mass + first, folded, n * sizeof(double))
-        first += FOLD

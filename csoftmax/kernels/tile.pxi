@@ -6,7 +6,7 @@ from libc.math cimport isinf
 from libc.stdint cimport int64_t, uint64_t
 
 from csoftmax.kernels.exp cimport N_DIVIDE, choose_divisor
-from csoftmax.kernels.lanes cimport exact_sum
+from csoftmax.kernels.lanes cimport FOLD, exact_sum
 from csoftmax.kernels.numbers cimport kind_of, settle_infinite
 from csoftmax.kernels.task cimport (
     CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, ROWS, SOFTMAX_BACKWARD, WRITE, Steps, Task,

@@ -158,7 +158,7 @@ FAULTS = [
     ),
     (
         "the cost of a class counts twice",
-        KERNELS + "columns.pxi",
+        KERNELS + "costs.pxi",
         "for j in range(16, n_left, 16):",
         "for j in range(0, n_left, 16):",
     ),
@@ -347,19 +347,19 @@ FAULTS = [
     ),
     (
         "of equal probabilities as lanes the last is the top",
-        KERNELS + "backward.pxi",
+        KERNELS + "backward_rows.pxi",
         "            place[l] += <floating>(p[l] > high[l]) * (<floating>j - place[l])\n",
         "            place[l] += <floating>(p[l] >= high[l]) * (<floating>j - place[l])\n",
     ),
     (
         "the last classes of a row are not in the sum that goes back",
-        "csoftmax/kernels/backward.pxi",
+        "csoftmax/kernels/backward_rows.pxi",
         "last_g[l] = <floating>0 if l >= end - j or log",
         "last_g[l] = <floating>0 if l >= end - j - 1 or log",
     ),
     (
         "masses behind the last class of a row count",
-        KERNELS + "rows.pxi",
+        KERNELS + "costs.pxi",
         "            last_mass[l] = last_mass[l] if l < n_classes - j else 0\n",
         "            last_mass[l] = last_mass[l]\n",
     ),
@@ -765,7 +765,7 @@ FAULTS = [
     ),
     (
         "states of float bear no mark",
-        "csoftmax/kernels/single.pxi",
+        "csoftmax/kernels/states.pxi",
         "        state.ties += 0.5\n",
         "        pass\n",
     ),
