@@ -6,11 +6,11 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-import reference
 from mpmath import mp
-from reference import BOUNDS
 
 import csoftmax
+from support import reference
+from support.reference import BOUNDS
 
 WORST = (Path(__file__).parent / "worst_cases.csv").read_text().splitlines()
 DISTANCES = ("softmax", "log_softmax", "logsumexp", "loss", "gradient")

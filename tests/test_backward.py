@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import reference
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, CLASSES, CLASSES_AND_INNER, INF, NAN, ROWS, logits_of, same_bits
 
 import csoftmax
+from support import reference
+from support.bits import same_bits
+from support.cases import CLASSES, CLASSES_AND_INNER, ROWS, logits_of
+from support.reference import BOUNDS, INF, NAN
 
 BACKWARD = ["softmax_backward", "log_softmax_backward"]
 

@@ -1,8 +1,6 @@
 """Builds by other compilers, and with flags that would change the arithmetic; the long ones run in `make compilers`."""
 
-import ctypes
 import json
-import math
 import os
 import shlex
 import shutil
@@ -11,8 +9,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import children
 import pytest
+
+from csoftmax import _isa
+from support import children
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
@@ -31,101 +31,20 @@ long = pytest.mark.skipif(
     not os.environ.get("CSOFTMAX_TEST_BUILDS"), reason="`make compilers` runs this"
 )
 # Each extension from one text, in which flags show: what is seen below is what setup.py's flags leave of others.
-PROBE = (
-    f"""
-#include "{ROOT}/csoftmax/kernels/arithmetic.h"
-"""
-    + r"""
-#define NAME_(name) PyInit_##name
-#define NAME(name) NAME_(name)
-void *NAME(MODULE)(void) { return 0; }
-int fast_math(void)
-{
-#ifdef __FAST_MATH__
-    return 1;
-#else
-    return 0;
-#endif
-}
-double reassociated(double a, double b) { return (a + b) - a; }
-int is_nan(double a) { return a != a; }
-double unsigned_zero(double a) { return a + 0.0; }
-double contracted(double a, double b, double c) { return a * b + c; }
-double wide(double a, double b) { return a * b / b; }
-float single_constant(float a) { return a * 0.1; }
-double tiny(void) { return 4.9406564584124654e-324 * 1.0; }
-void divided(double *a, double b) { int i; for (i = 0; i < 64; i++) a[i] /= b; }
-"""
-)
-BUILD = """
-import json, runpy, sys
-import Cython.Build, setuptools
-source, folder = sys.argv[1:]
-setup, extensions = setuptools.setup, []
-def from_the_probe(given):
-    for extension in given:
-        extension.sources, extension.depends = [source], []
-        extension.define_macros = [("MODULE", extension.name.rpartition(".")[2])]
-    extensions.extend(given)
-    return given
-Cython.Build.cythonize = from_the_probe
-if folder == "-":
-    setuptools.setup = lambda **_: None
-    flags = runpy.run_path("setup.py")
-    compile_flags = {e.name: e.extra_compile_args for e in extensions}
-    print(json.dumps([flags["GCC"], flags["CLANG"], compile_flags]))
-else:
-    sys.argv = ["setup.py", "-q", "build_ext", "--build-lib", folder, "--build-temp", folder]
-    runpy.run_path("setup.py")
-"""
-# One process that loads what was built, so that nothing is flushed to zero in this one.
-LOOK = """if True:
-    import ctypes, json, sys
-    sys.path.insert(0, sys.argv[1])
-    from test_builds import deviations
-    print(json.dumps({path: deviations(path) for path in sys.argv[2:]}))
-"""
-
-
-def deviations(path):
-    """What a library of the probe computes otherwise than IEEE 754's arithmetic."""
-    library, double = ctypes.CDLL(path), ctypes.c_double
-    number = float("5e-324"), float("1")
-
-    def call(name, *arguments, kind=double):
-        function = getattr(library, name)
-        function.restype = kind
-        return function(*map(kind, arguments))
-
-    quotients = (double * 64)(*range(64))
-    library.divided(quotients, double(49))
-    right = {
-        "flushes": number[0] * number[1] != 0,
-        "fast_math": not library.fast_math(),
-        "reassociated": call("reassociated", 1e16, 1) == 0,
-        "is_nan": library.is_nan(double(math.nan)) == 1,
-        "unsigned_zero": math.copysign(1, call("unsigned_zero", -0.0)) == 1,
-        "contracted": call("contracted", 1 + 2**-30, 1 + 2**-30, -1 - 2**-29) == 0,
-        "wide": call("wide", 1e308, 10) == math.inf,
-        "single_constant": call("single_constant", 3, kind=ctypes.c_float)
-        == ctypes.c_float(3 * 0.1).value,
-        "tiny": call("tiny") != 0,
-        "divided": list(quotients) == [k / 49 for k in range(64)],
-    }
-    return [name for name, value in right.items() if not value]
+PROBE = children.program("probe").with_suffix(".c")
 
 
 def seen(libraries):
     """The deviations of all these libraries, a list for each."""
-    return json.loads(children.run_well("-c", LOOK, Path(__file__).parent, *libraries))
+    return json.loads(children.run_well(children.program("deviations"), *libraries))
 
 
 def setup(tmp_path, folder, **environment):
     """Run setup.py on the probe, in the source folder."""
     source = tmp_path / "probe.c"
-    source.write_text(PROBE)
+    source.write_text(f'#include "{ROOT}/csoftmax/kernels/arithmetic.h"\n{PROBE.read_text()}')
     return subprocess.run(
-        [sys.executable, "-c", BUILD, source, folder],
+        [sys.executable, children.program("build_probe"), source, folder],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -135,10 +54,12 @@ def setup(tmp_path, folder, **environment):
 
 
 def built(tmp_path, **environment):
-    """The libraries of all extensions."""
+    """The libraries of all extensions whose instructions this processor has."""
     done = setup(tmp_path, tmp_path / "built", **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     paths = sorted(map(str, (tmp_path / "built").glob("csoftmax/**/*.so")))
+    foreign = tuple({"_v3", "_v4"} - {f"_{name}" for name in _isa.available()})
+    paths = [path for path in paths if not Path(path).name.split(".")[0].endswith(foreign)]
     assert len(paths) >= 3
     return paths
 
@@ -192,13 +113,12 @@ def test_no_foreign_flag_changes_the_arithmetic(tmp_path, place, flags, is_clang
 
 
 def test_the_probe_sees_what_foreign_flags_change(tmp_path):
-    (tmp_path / "probe.c").write_text(PROBE.split("\n", 2)[2])  # without arithmetic.h
     found = set()
     for flags in ("-ffast-math", "-Ofast -fno-fast-math", "-ffp-contract=fast"):
         path = tmp_path / "probe.so"
         machine = "-march=x86-64-v3" if sysconfig.get_platform().endswith("x86_64") else "-O2"
         command = [*shlex.split(COMPILER), "-DMODULE=probe", "-O2", *flags.split(), machine]
-        command += ["-fPIC", "-shared", tmp_path / "probe.c", "-o", path]
+        command += ["-fPIC", "-shared", PROBE, "-o", path]  # without arithmetic.h
         subprocess.run(command, check=True, timeout=60)
         found.update(seen([path])[str(path)])
     assert found >= {"fast_math", "reassociated", "is_nan", "contracted", "divided"}

@@ -4,28 +4,22 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from reference import logits_of, same_bits
 
 import csoftmax
 from csoftmax import functional, special
+from support import layouts
+from support.bits import same_bits
+from support.cases import logits_of
 
 SHAPE = (1000, 600)
 
-
-def misaligned(x):
-    memory = np.zeros(x.nbytes + 1, np.uint8)[1:]
-    result = memory.view(x.dtype).reshape(x.shape)
-    result[...] = x
-    return result
-
-
 LAYOUTS = {
     "C": lambda x: x,
-    "Fortran": np.asfortranarray,
-    "reversed": lambda x: x[::-1, ::-1],
-    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "Fortran": layouts.fortran,
+    "reversed": layouts.backwards,
+    "strided": layouts.strided,
     "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
-    "misaligned": misaligned,
+    "misaligned": layouts.misaligned,
 }
 # Each of x and targets along its last axis; what they write of x's size is out.
 FUNCTIONS = {

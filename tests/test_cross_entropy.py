@@ -4,20 +4,13 @@ import math
 
 import numpy as np
 import pytest
-import reference
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, CLASSES, INF, INNER, NAN, ROWS, logits_of, same_bits, special_rows
 
 import csoftmax
-
-
-def targets_of(rng, shape, axis, ignored=-100):
-    """Random targets of which every seventh is ignored."""
-    rows = tuple(np.delete(shape, axis))
-    target = rng.integers(0, shape[axis], rows)
-    if ignored is not None:
-        target.reshape(-1)[3::7] = ignored
-    return target
+from support import reference
+from support.bits import same_bits
+from support.cases import CLASSES, INNER, ROWS, logits_of, targets_of
+from support.reference import BOUNDS, INF, NAN, special_rows
 
 
 def distance(x, target, axis=-1):

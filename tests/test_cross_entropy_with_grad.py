@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import reference
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, CLASSES, INF, INNER, NAN, ROWS, logits_of, same_bits, special_rows
-from test_cross_entropy import targets_of
 
 import csoftmax
+from support import reference
+from support.bits import same_bits
+from support.cases import CLASSES, INNER, ROWS, logits_of, targets_of
+from support.reference import BOUNDS, INF, NAN, special_rows
 
 
 def distance(x, target, axis=-1, reduction="none"):

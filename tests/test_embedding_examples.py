@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from reference import BOUNDS, CLASSES
-from test_examples import EXAMPLES, numbers_after, printed_by
+
+from support import reference
+from support.cases import CLASSES
+from support.examples import EXAMPLES, numbers_after, printed_by
+from support.reference import BOUNDS
 
 MPI_SETTINGS = {
     # Open MPI refuses root, and more ranks than processors, unless it is told so.

@@ -1,42 +1,17 @@
 """The examples run; each is started as a reader would, and what it shows is true."""
 
 import importlib
-import os
 import re
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from reference import BOUNDS, logits_of, same_bits, ulps
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-# Threads that spin while they wait for one that has no processor make a busy machine fifty times slower.
-NO_SPINNING = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-
-
-def printed_by(name, *arguments, needs, seconds=60, launcher=()):
-    """What an example prints."""
-    for package in needs:
-        pytest.importorskip(package, reason="the demo extra is not installed")
-    done = subprocess.run(
-        [*launcher, sys.executable, EXAMPLES / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env=NO_SPINNING | os.environ,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def numbers_after(words, text):
-    """The numbers between these words and the end of their line."""
-    line = text.split(words, 1)[1].split("\n", 1)[0]
-    return [float(number) for number in re.findall(r"\d+\.?\d*(?:e[+-]\d+)?", line)]
+from support import reference
+from support.bits import same_bits
+from support.cases import logits_of
+from support.examples import EXAMPLES, numbers_after, printed_by
+from support.reference import BOUNDS, ulps
 
 
 def test_digits_trains_to_the_promised_accuracy_and_draws_its_figure(tmp_path):

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
-import reference
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, INF, logits_of, same_bits
 
 import csoftmax
+from support import reference
+from support.bits import same_bits
+from support.cases import logits_of
+from support.reference import BOUNDS, INF
 
 # ---- Long rows: bounds hold for any number of classes ----
 

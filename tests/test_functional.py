@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from reference import logits_of, same_bits
 
 import csoftmax
 from csoftmax import functional, special
+from support.bits import same_bits
+from support.cases import logits_of
 
 ELEMENTWISE = ["softmax", "log_softmax"]
 LOSSES = ["cross_entropy", "nll_loss"]

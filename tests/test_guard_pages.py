@@ -4,20 +4,16 @@ guarded.py makes the calls, in a process of its own, and names each before: what
 """
 
 import json
-import os
 import sys
 
-import children
-import guarded
 import pytest
 
 from csoftmax import _batch
+from support import children, guarded
 
 pytestmark = pytest.mark.skipif(
     sys.platform not in ("linux", "darwin"), reason="pages are protected with POSIX's mprotect"
 )
-
-FOLDER = os.path.dirname(__file__)
 
 # How often each call is made. 136 lengths of rows (1 to 130, 3 around one chunk, 3 around two), along either axis, at
 # both ends: of 7 numbers of rows, and of 2 with special values; of 2 one byte off, where any address will do.
@@ -68,41 +64,8 @@ def test_every_c_function_is_among_the_guarded_calls(dtype):
 @pytest.mark.parametrize("family", ["public", "drivers", "c_batches"])
 def test_targets_that_another_thread_rewrites_lead_nowhere_beside_the_arrays(family):
     # Values just outside the classes lead to what lies beside the arrays. A wrong number is allowed.
-    program = f"""if True:
-        import itertools, sys, threading, time
-        sys.path.insert(0, {FOLDER!r})
-        import guarded
-        arrays = guarded.Arrays("float64", 2000 * 40)
-
-        def rewrite():
-            while not stop.is_set():
-                for value in (40, 41, -1, 5000, -5000, 2**30, -(2**31)):
-                    for array in targets:
-                        array[...] = value
-                for array, classes in zip(targets, good):
-                    array[...] = classes
-
-        for place, axis in itertools.product(guarded.FLUSH, (0, 1)):
-            arrays.lay_out(place, 2000, 40, axis, False)
-            targets = [arrays.target, arrays.narrow, arrays.index, arrays.several]
-            good = [array.copy() for array in targets]
-            stop, done, refused = threading.Event(), 0, 0
-            thread = threading.Thread(target=rewrite)
-            thread.start()
-            end = time.monotonic() + 0.3
-            while time.monotonic() < end:
-                for name, call in guarded.calls_of({family!r}, arrays):
-                    print(name, place, axis, flush=True)
-                    try:
-                        call()
-                        done += 1
-                    except (IndexError, AssertionError):  # that of a C function's status
-                        refused += 1
-            stop.set()
-            thread.join()
-            assert done and (refused or {family!r} == "drivers")  # which are handed checked targets
-    """
-    code, output, errors = children.run("-c", program)
+    program = children.program("rewritten_guarded_targets")
+    code, output, errors = children.run(program, family)
     assert code == 0, f"exit code {code} in {output.splitlines()[-1:]}\n{errors}"
 
 
@@ -110,20 +73,6 @@ def test_targets_that_another_thread_rewrites_lead_nowhere_beside_the_arrays(fam
 @pytest.mark.parametrize("way", ["read", "write"])
 def test_one_element_beside_a_guarded_array_ends_the_process(place, way):
     # The guard itself: so that the tests above can fail.
-    program = f"""if True:
-        import ctypes, sys
-        sys.path.insert(0, {FOLDER!r})
-        import guarded
-        array = guarded.Room(1000).array({place!r}, 125, "float32", range(125))
-        beside = guarded.address_of(array) + (4 * 125 if {place.endswith("end")} else -4)
-        print("before", array.sum(), flush=True)
-        element = ctypes.c_float.from_address(beside)
-        if {way!r} == "read":
-            element.value
-        else:
-            element.value = 1
-        print("after")
-    """
-    code, output, _ = children.run("-c", program)
+    code, output, _ = children.run(children.program("beside_a_guard"), place, way)
     assert output == "before 7750.0\n"
     assert code < 0  # a signal

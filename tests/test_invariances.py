@@ -1,13 +1,14 @@
 """What stays when logits are shifted, permuted or computed in place, found by hypothesis."""
 
 import numpy as np
-import reference
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference import BOUNDS, same_bits
 
 import csoftmax
+from support import reference
+from support.bits import same_bits
+from support.reference import BOUNDS
 
 settings.register_profile("invariances", derandomize=True, deadline=None, max_examples=100)
 INVARIANCES = settings.get_profile("invariances")

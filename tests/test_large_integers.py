@@ -4,10 +4,11 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, same_bits
 
 import csoftmax
 from csoftmax import functional, special
+from support.bits import same_bits
+from support.reference import BOUNDS
 
 INT64, UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
 ROWS = [

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import reference
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, CLASSES, INNER, ROWS, logits_of, same_bits, special_rows
 
 import csoftmax
+from support import reference
+from support.bits import same_bits
+from support.cases import CLASSES, INNER, ROWS, logits_of
+from support.reference import BOUNDS, special_rows
 
 
 def distance(x, axis=-1):

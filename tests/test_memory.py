@@ -6,13 +6,12 @@ import mmap
 import sys
 from pathlib import Path
 
-import children
-import guarded
 import numpy as np
 import pytest
 
 import csoftmax
 from csoftmax import functional, special
+from support import c_calls, children, guarded
 
 STATM = Path("/proc/self/statm")
 CALLS = 2500  # of each kind
@@ -99,9 +98,9 @@ def refused(kind, function):
     return call
 
 
-def c_calls(dtype):
+def calls_from_c(dtype):
     """The batch functions of csoftmax.h, and what they refuse: status and arguments."""
-    c, at = guarded.c_functions(dtype), guarded.address_of
+    c, at = guarded.c_functions(dtype), c_calls.address
     x, out, rows = np.zeros((300, 40), dtype), np.empty((300, 40), dtype), np.empty(300, dtype)
     y, y32 = np.zeros(301, np.int64), np.zeros(300, np.int32)
     bad, bad32 = np.full(300, 40), np.full(300, 40, np.int32)
@@ -220,7 +219,7 @@ def measure(what):
     if what == "threads":  # one thread's scratch, kept by each call, would be 300 times 16 KB
         x = np.zeros((70, 3000))
         return {"softmax": left_by(lambda: csoftmax.softmax(x, n_threads=2), 300)}
-    calls = python_calls(what) | refused_calls(what) | c_calls(what)
+    calls = python_calls(what) | refused_calls(what) | calls_from_c(what)
     return {name: left_by(call) for name, call in calls.items()}
 
 

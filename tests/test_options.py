@@ -6,90 +6,24 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import reference
 from numpy.testing import assert_array_equal
-from reference import BOUNDS, CLASSES, CLASSES_AND_INNER, NAN, ROWS, logits_of, same_bits
-from test_cross_entropy import targets_of
 
 import csoftmax
+from support import reference
+from support.bits import different, same_bits
+from support.cases import (
+    CLASSES,
+    CLASSES_AND_INNER,
+    ROWS,
+    logits_of,
+    probabilities_of,
+    targets_of,
+    weights_of,
+)
+from support.options import arguments_of, results_of, scalars_of
+from support.reference import BOUNDS, NAN
 
 REDUCTIONS = ["mean", "sum", "none"]
-
-
-def probabilities_of(rng, shape, axis, dtype, spread=2):
-    """Class probabilities along an axis, rounded to the dtype; every fifth is zero."""
-    q = np.exp(spread * rng.standard_normal(shape))
-    if shape[axis] > 1:
-        q.reshape(-1)[::5] = 0
-    total = q.sum(axis, keepdims=True)
-    return np.divide(q, total, out=q, where=total > 0).astype(dtype)
-
-
-def arguments_of(rng, shape, axis, dtype):
-    """An array for each argument beside the logits: of their shape, of the rows' shape, of the classes'."""
-    rows = tuple(np.delete(shape, axis).tolist())
-    output = csoftmax.softmax(logits_of(rng, shape, dtype, 3), axis)
-    return {
-        "target": targets_of(rng, shape, axis),
-        "index": rng.integers(0, shape[axis], (*rows, 3)),
-        "sample_weight": rng.uniform(0.25, 4, rows),
-        "grad_output": rng.uniform(-2, 2, rows),
-        "weight": rng.uniform(0.25, 4, shape[axis]),
-        "probabilities": probabilities_of(rng, shape, axis, dtype),
-        "grad": logits_of(rng, shape, dtype, 1),
-        "output": output,
-        "log_output": np.log(np.maximum(output, np.finfo(dtype).tiny)),
-    }
-
-
-def results_of(x, given, axis, n_threads=None):
-    """Every option and new function, row by row: arrays of the logits' or of the rows' shape."""
-    common = {"axis": axis, "n_threads": n_threads}
-    weights = {"weight": given["weight"], "sample_weight": given["sample_weight"]}
-    losses = {"reduction": "none", "grad_output": given["grad_output"], **weights, **common}
-    loss, grad = csoftmax.cross_entropy_with_grad(x, given["target"], **losses)
-    smoothed = csoftmax.cross_entropy_with_grad(
-        x, given["target"], label_smoothing=0.1, temperature=1.7, **losses
-    )
-    plain = csoftmax.cross_entropy_with_grad(x, given["probabilities"], reduction="none", **common)
-    soft = csoftmax.cross_entropy_with_grad(
-        x, given["probabilities"], label_smoothing=0.1, temperature=0.3, **losses
-    )
-    return {
-        "weighted loss": loss,
-        "weighted gradient": grad,
-        "smoothed loss": smoothed[0],
-        "smoothed gradient": smoothed[1],
-        "loss of probabilities": plain[0],
-        "gradient of probabilities": plain[1],
-        "smoothed loss of probabilities": soft[0],
-        "smoothed gradient of probabilities": soft[1],
-        "softmax": csoftmax.softmax(x, temperature=1.7, **common),
-        "log_softmax": csoftmax.log_softmax(x, temperature=0.3, **common),
-        "logsumexp": csoftmax.logsumexp(x, temperature=0.3, **common),
-        "log_prob": csoftmax.log_prob(x, given["index"], temperature=1.7, **common),
-        "softmax_backward": csoftmax.softmax_backward(given["grad"], given["output"], **common),
-        "log_softmax_backward": csoftmax.log_softmax_backward(
-            given["grad"], given["log_output"], **common
-        ),
-    }
-
-
-def scalars_of(x, given, axis, n_threads=None):
-    """Sums and means of all losses with options."""
-    common = {"axis": axis, "n_threads": n_threads, "label_smoothing": 0.1}
-    common |= {"weight": given["weight"], "sample_weight": given["sample_weight"]}
-    return {
-        (name, reduction): csoftmax.cross_entropy(x, given[name], reduction=reduction, **common)
-        for name in ("target", "probabilities")
-        for reduction in ("mean", "sum")
-    }
-
-
-def different(got, expected):
-    """Names of the results whose bits differ."""
-    assert got.keys() == expected.keys()
-    return [name for name in got if not same_bits(got[name], expected[name])]
 
 
 def check(x, target, axis=-1, **options):
@@ -121,13 +55,6 @@ def weighted_bounds(dtype):
     losses, these are the largest that was found and one more than without weights.
     """
     return BOUNDS["weighted loss", dtype], BOUNDS["gradient", dtype] + 1.5
-
-
-def weights_of(rng, shape, axis):
-    return {
-        "weight": rng.uniform(0.25, 4, shape[axis]),
-        "sample_weight": rng.uniform(0.25, 4, tuple(np.delete(shape, axis))),
-    }
 
 
 # ---- The definitions ----

@@ -7,191 +7,84 @@ import sys
 import sysconfig
 import threading
 
-import children
 import numpy as np
 import pytest
-from reference import logits_of, same_bits
-from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
 from csoftmax import _batch, _config
+from support import children
+from support.bits import different, same_bits
+from support.cases import logits_of
+from support.options import arguments_of, results_of, scalars_of
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-PRELUDE = """
-import hashlib, os, sys
-import numpy as np
-
-def digest():
-    # Every result of a call that is worth several threads.
-    import csoftmax
-    x = (np.arange(1_200_000) * 7919 % 2003 / 100).reshape(600, 2000).astype(np.float32)
-    target = np.arange(600)
-    results = [csoftmax.softmax(x, n_threads=2), csoftmax.log_softmax(x), csoftmax.logsumexp(x, 0),
-               *csoftmax.cross_entropy_with_grad(x, target, n_threads=8)]
-    p, weight = results[0], np.arange(2000)
-    results += [*csoftmax.cross_entropy_with_grad(x, target, weight=weight, label_smoothing=0.1, n_threads=2),
-                *csoftmax.cross_entropy_with_grad(x, p, temperature=1.7), csoftmax.log_prob(x, target),
-                csoftmax.softmax_backward(x, p, n_threads=2), csoftmax.log_softmax_backward(x, results[1])]
-    return hashlib.sha256(b"".join(np.ascontiguousarray(r).tobytes() for r in results)).hexdigest()
-
-def forked(work):
-    # Run work in a forked child; True if it returned something true.
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
 
 
-def program_of(body):
-    return PRELUDE + body
+def forks(function, *arguments):
+    """Output of a function of forks.py, which must end well."""
+    return children.run_well(children.program("forks"), function, *arguments)
 
 
 @posix
 def test_a_child_forked_after_parallel_use_gives_the_parents_bits():
-    children.run_well(
-        "-c",
-        program_of("""
-import csoftmax
-expected = digest()
-assert not csoftmax._batch.is_serial()
-assert forked(lambda: digest() == expected)
-assert forked(lambda: csoftmax._batch.is_serial() and csoftmax._batch.max_threads() == 1)
-assert not csoftmax._batch.is_serial() and digest() == expected  # the parent stays as it was
-"""),
-    )
+    forks("after_parallel_use")
 
 
 @posix
 def test_a_grandchild_gives_the_same_bits_and_may_outlive_its_parent():
-    children.run_well(
-        "-c",
-        program_of("""
-expected = digest()
-assert forked(lambda: forked(lambda: digest() == expected))
-assert forked(lambda: digest() == expected and forked(lambda: digest() == expected))
-"""),
-    )
+    forks("grandchildren")
 
 
 @posix
 def test_a_child_forked_by_a_thread_during_parallel_calls_does_not_hang():
-    children.run_well(
-        "-c",
-        program_of("""
-import threading
-expected, stop = digest(), threading.Event()
-def keep_busy():
-    while not stop.is_set():
-        digest()
-thread = threading.Thread(target=keep_busy)
-thread.start()
-try:
-    for _ in range(5):
-        assert forked(lambda: digest() == expected)
-finally:
-    stop.set()
-    thread.join()
-"""),
-    )
+    forks("by_a_thread_during_calls")
 
 
 @posix
 def test_a_child_of_a_process_that_only_imported_gives_the_same_bits():
-    children.run_well(
-        "-c",
-        program_of("""
-import csoftmax
-read, write = os.pipe()
-def work():
-    os.write(write, digest().encode())
-    return True
-assert forked(work)
-assert os.read(read, 64).decode() == digest()
-"""),
-    )
+    forks("after_the_import_alone")
 
 
 @posix
 @pytest.mark.parametrize("used", ["csoftmax", "torch"])
 def test_a_child_forked_after_torchs_parallel_use_ends(used):
     pytest.importorskip("torch", reason="PyTorch brings an OpenMP runtime of its own")
-    children.run_well(
-        "-c",
-        program_of(f"""
-import torch
-torch.set_num_threads(2)
-torch.ones(2000, 2000).softmax(1)
-expected = digest() if {used!r} == "csoftmax" else None
-if expected is None:  # csoftmax is imported by the child only
-    assert "csoftmax" not in sys.modules
-assert forked(lambda: len(digest()) == 64 and expected in (None, digest()))
-"""),
-    )
+    forks("after_torchs_parallel_use", used)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which libraries are mapped")
 def test_a_child_that_imports_after_a_fork_under_openmp_is_serial():
     pytest.importorskip("sklearn", reason="scikit-learn brings an OpenMP runtime")
-    children.run_well(
-        "-c",
-        program_of("""
-import sklearn.cluster, threadpoolctl
-assert "openmp" in [library["user_api"] for library in threadpoolctl.threadpool_info()]
-def work():
-    import csoftmax
-    return csoftmax._batch.is_serial() and len(digest()) == 64
-assert "csoftmax" not in sys.modules
-assert forked(work)
-import csoftmax
-assert not csoftmax._batch.is_serial()
-"""),
-    )
+    forks("before_the_import_under_openmp")
 
 
 @posix
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_pools_of_every_start_method_give_the_parents_bits(tmp_path, method):
-    program = tmp_path / "pool.py"
-    program.write_text(
-        program_of("""
-def work(_):
-    bits = digest()
-    import csoftmax
-    return bits, csoftmax._batch.is_serial()
-
-if __name__ == "__main__":
-    import multiprocessing
-    expected = digest()
-    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
-        results = pool.map(work, range(4), chunksize=1)
-    assert {bits for bits, _ in results} == {expected}
-    print(*{serial for _, serial in results})
-""")
-    )
-    output = children.run_well(program, method)
-    assert output.split() == [str(method == "fork")]  # the others stay parallel
+def test_pools_of_every_start_method_give_the_parents_bits(method):
+    assert forks("pool", method).split() == [str(method == "fork")]  # the others stay parallel
 
 
-def test_joblib_workers_give_the_parents_bits(tmp_path):
+def test_joblib_workers_give_the_parents_bits():
     pytest.importorskip("joblib", reason="joblib comes with scikit-learn")
-    program = tmp_path / "with_joblib.py"
-    program.write_text(
-        program_of("""
-import joblib
-if __name__ == "__main__":
-    expected = digest()
-    for backend in ("loky", "threading", "multiprocessing"):
-        tasks = [joblib.delayed(digest)() for _ in range(3)]
-        results = joblib.Parallel(n_jobs=2, backend=backend)(tasks)
-        assert set(results) == {expected}, backend
-""")
-    )
-    children.run_well(program)
+    forks("joblib_workers")
+
+
+def in_threads(n, work):
+    """work(0) to work(n - 1), all at once; to hang is to fail."""
+    start = threading.Barrier(n)
+
+    def work_from_the_start(i):
+        start.wait()
+        work(i)
+
+    threads = [
+        threading.Thread(target=work_from_the_start, args=(i,), daemon=True) for i in range(n)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_sixteen_python_threads_at_once_get_the_right_bits(rng):
@@ -199,21 +92,15 @@ def test_sixteen_python_threads_at_once_get_the_right_bits(rng):
     targets = [rng.integers(0, 100, 300) for _ in arrays]
     expected = [csoftmax.softmax(x, n_threads=1) for x in arrays]
     losses = [csoftmax.cross_entropy(x, t) for x, t in zip(arrays, targets, strict=True)]
-    start, right = threading.Barrier(16), []
+    right = []
 
     def work(i):
-        start.wait()
         for _ in range(5):
             good = same_bits(csoftmax.softmax(arrays[i], n_threads=2), expected[i])
             loss, _ = csoftmax.cross_entropy_with_grad(arrays[i], targets[i], n_threads=2)
             right.append(good and loss == losses[i])
 
-    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
+    in_threads(16, work)
     assert right == [True] * 80
 
 
@@ -226,20 +113,14 @@ def test_sixteen_threads_that_compute_different_things_get_what_one_alone_gets(r
         cases.append((x, arguments_of(rng, shape, axis, dtype), axis))
     expected = [results_of(*case, 1) for case in cases]
     scalars = [scalars_of(*case, 1) for case in cases]
-    start, wrong = threading.Barrier(16), []
+    wrong = []
 
     def work(i):
-        start.wait()
         for n_threads in (1, 2, None):
             wrong.append(different(results_of(*cases[i], n_threads), expected[i]))
             wrong.append(different(scalars_of(*cases[i], n_threads), scalars[i]))
 
-    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
+    in_threads(16, work)
     assert wrong == [[]] * 96
 
 
@@ -265,10 +146,9 @@ def test_threads_that_share_their_arrays_get_the_right_bits_and_errors(rng, shap
     expected = [np.copy(call(0)) for call in calls]
     with pytest.raises(IndexError) as expected_error:
         csoftmax.cross_entropy(x, bad)
-    rounds, start, right = 2 if shape[1] > 1000 else 20, threading.Barrier(8), []
+    rounds, right = 2 if shape[1] > 1000 else 20, []
 
     def work(i):
-        start.wait()
         for first in range(rounds):
             for k in range(len(calls)):
                 k = (i + first + k) % len(calls)
@@ -278,11 +158,7 @@ def test_threads_that_share_their_arrays_get_the_right_bits_and_errors(rng, shap
             except IndexError as error:
                 right.append(str(error) == str(expected_error.value))
 
-    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    in_threads(8, work)
     assert right == [True] * (8 * rounds * (len(calls) + 1))
 
 
@@ -297,20 +173,7 @@ def test_the_import_leaves_the_global_lock_off():
 
 
 def test_threads_that_import_at_once_get_the_same_module():
-    program = program_of("""
-import threading
-start, results = threading.Barrier(8), []
-def work():
-    start.wait()
-    results.append(digest())
-threads = [threading.Thread(target=work) for _ in range(8)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-assert len(results) == 8 and len(set(results)) == 1
-""")
-    children.run_well("-c", program)
+    forks("imports_at_once")
 
 
 @pytest.mark.parametrize(
@@ -325,31 +188,7 @@ assert len(results) == 8 and len(set(results)) == 1
     ],
 )
 def test_targets_that_another_thread_rewrites_crash_nothing(call):
-    # A wrong number is allowed; a read or write outside the arrays is not.
-    program = f"""if True:
-        import threading, numpy as np, csoftmax
-        x, out = np.zeros((4000, 50)), np.full((4002, 50), 7.0)
-        target, stop, weight = np.zeros(4000, np.int64), threading.Event(), np.ones(50)
-        def rewrite():
-            while not stop.is_set():
-                target[:] = 2**62
-                target[:] = -(2**62)
-                target[:] = 0
-        thread = threading.Thread(target=rewrite)
-        thread.start()
-        done = refused = 0
-        for _ in range(200):
-            try:
-                {call}
-                done += 1
-            except IndexError:
-                refused += 1
-        stop.set()
-        thread.join()
-        assert (out[0] == 7).all() and (out[-1] == 7).all()
-        assert done + refused == 200
-    """
-    children.run_well("-c", program)
+    children.run_well(children.program("rewritten_targets"), call)
 
 
 def test_the_number_of_threads_respects_omp_num_threads():
@@ -372,13 +211,7 @@ def test_the_number_of_threads_respects_threadpoolctl():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity here")
 def test_the_number_of_threads_respects_the_affinity():
-    program = """if True:
-        import os
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-        from csoftmax import _batch
-        print(_batch.max_threads())
-    """
-    assert children.run_well("-c", program) == "1\n"
+    assert children.run_well(children.program("one_processor")) == "1\n"
 
 
 # What /proc/self shows, with the files of the control groups: the mounts' lines are those of real systems.
@@ -517,32 +350,17 @@ def test_without_proc_there_is_no_quota(tmp_path):
 @pytest.mark.parametrize(("granted", "expected"), [("100000", 1), ("max", None)])
 def test_the_number_of_threads_respects_the_control_groups_quota(tmp_path, granted, expected):
     (tmp_path / "cpu.max").write_text(f"{granted} 100000")
-    # What the import opens is the system's, but the text that tells where the groups are.
-    program = """if True:
-        import builtins, io, sys
-        import numpy
-        opened = builtins.open
-        texts = {"/proc/self/cgroup": "0::/", "/proc/self/mountinfo": sys.argv[1]}
-        builtins.open = lambda path, *given, **options: (
-            io.StringIO(texts[path]) if path in texts else opened(path, *given, **options))
-        from csoftmax import _batch
-        print(_batch.max_threads())
-    """
+    program = children.program("threads_of_a_quota")
     mounts = VERSION_2.replace("/sys/fs/cgroup", str(tmp_path))
-    free = int(children.run_well("-c", program, VERSION_2.replace("/sys/fs/cgroup", "/nowhere")))
-    assert int(children.run_well("-c", program, mounts)) == min(expected or free, free)
+    free = int(children.run_well(program, VERSION_2.replace("/sys/fs/cgroup", "/nowhere")))
+    assert int(children.run_well(program, mounts)) == min(expected or free, free)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
 def test_the_number_of_threads_respects_omp_thread_limit_and_show_config_says_so(limit):
-    program = program_of("""
-import csoftmax, re
-from csoftmax import _batch
-csoftmax.show_config()
-print(_batch.max_threads(), digest())
-""")
-    free = children.run_well("-c", program).splitlines()
-    got = children.run_well("-c", program, OMP_THREAD_LIMIT=str(limit)).splitlines()
+    program = children.program("forks")
+    free = children.run_well(program, "show_threads").splitlines()
+    got = children.run_well(program, "show_threads", OMP_THREAD_LIMIT=str(limit)).splitlines()
     allowed = min(limit, int(free[-1].split()[0]))
     assert got[-1] == f"{allowed} {free[-1].split()[1]}"  # the same bits
     (threads,) = [line for line in got if line.startswith("  threads ")]

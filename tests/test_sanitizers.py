@@ -3,8 +3,9 @@
 import os
 import sys
 
-import children
 import pytest
+
+from support import children
 
 sanitize = pytest.mark.skipif(
     "libasan" not in os.environ.get("LD_PRELOAD", ""), reason="`make sanitize` runs this"
@@ -49,20 +50,7 @@ def test_a_race_is_reported(call):
 
 
 def assert_reported(call, report):
-    program = f"""if True:
-        import sys
-        sys.path.insert(0, {os.path.dirname(__file__)!r})
-        import csoftmax, numpy as np, guarded
-        from concurrent.futures import ThreadPoolExecutor
-        from csoftmax import _batch
-        c, at = guarded.c_functions("float64"), guarded.address_of
-        x, y = np.zeros(1000), np.zeros(0, np.int64)
-        logits, out = np.zeros((2, 500, 1000))
-        print("before", flush=True)
-        {call}
-        print("after")
-    """
-    code, output, errors = children.run("-c", program)
+    code, output, errors = children.run(children.program("contract_breach"), call)
     assert output == "before\n"
     assert code != 0
     assert report in errors

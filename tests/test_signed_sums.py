@@ -7,9 +7,11 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from reference import INF, NAN, logits_of, same_bits
 
 from csoftmax import special
+from support.bits import same_bits
+from support.cases import logits_of
+from support.reference import INF, NAN
 
 BITS = 200
 # a, b, the logarithm of the absolute sum, its sign: exact.

@@ -8,10 +8,12 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from reference import INF, NAN, logits_of, same_bits
 
 import csoftmax
 from csoftmax import special
+from support.bits import same_bits
+from support.cases import logits_of
+from support.reference import INF, NAN
 
 ELEMENTWISE = ["softmax", "log_softmax"]
 SHAPE = (2, 3, 4, 5)

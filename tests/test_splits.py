@@ -5,14 +5,15 @@ import itertools
 import math
 import sys
 
-import children
 import numpy as np
 import pytest
-from reference import logits_of, same_bits
-from test_options import arguments_of, different, results_of, scalars_of
 
 import csoftmax
 from csoftmax import _batch, _isa
+from support import children
+from support.bits import different, same_bits
+from support.cases import logits_of, targets_of
+from support.options import arguments_of, results_of, scalars_of
 
 # A thread gets at least 32768 elements: each of these is worth two, most are worth more than eight.
 LARGE = [
@@ -40,10 +41,7 @@ def results(x, target, axis, n_threads=None):
 
 
 def case_of(rng, shape, axis, dtype):
-    x = logits_of(rng, shape, dtype)
-    target = rng.integers(0, shape[axis], tuple(np.delete(shape, axis)))
-    target.reshape(-1)[1::5] = -100
-    return x, target
+    return logits_of(rng, shape, dtype), targets_of(rng, shape, axis)
 
 
 @pytest.mark.parametrize(("shape", "axis"), LARGE)
@@ -53,7 +51,7 @@ def test_same_bits_for_every_number_of_threads(rng, dtype, shape, axis):
     scalars = csoftmax.cross_entropy(x, target, axis=axis, n_threads=1)
     for n_threads in (2, 3, 8, None, 10**9):
         got = results(x, target, axis, n_threads)
-        assert [name for name in got if not same_bits(got[name], expected[name])] == []
+        assert different(got, expected) == []
         loss = csoftmax.cross_entropy(x, target, axis=axis, n_threads=n_threads)
         assert same_bits(loss, scalars)
 
@@ -68,7 +66,7 @@ def test_chunks_far_below_the_maximum_have_the_same_bits_however_they_are_split(
     expected = results(x, target, 1, 1)
     for n_threads in (2, 3):
         got = results(x, target, 1, n_threads)
-        assert [name for name in got if not same_bits(got[name], expected[name])] == []
+        assert different(got, expected) == []
 
 
 @pytest.mark.parametrize(("shape", "axis"), SMALLER)
@@ -180,9 +178,8 @@ def test_same_bits_for_every_split_of_the_batch(rng, dtype, shape, axis):
     for cuts in ([1], [n_rows // 2], [15, 32], [17, 18, n_rows - 1]):
         edges = [0, *cuts, n_rows]
         parts = [results(x[a:b], target[a:b], axis) for a, b in itertools.pairwise(edges)]
-        for name in whole:
-            together = np.concatenate([part[name] for part in parts])
-            assert same_bits(together, whole[name]), (name, cuts)
+        together = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+        assert different(together, whole) == []
 
 
 @pytest.mark.parametrize("inner", [40, 300])
@@ -191,81 +188,25 @@ def test_same_bits_for_every_split_of_the_rows_beside_each_other(rng, dtype, inn
     whole = results(x, target, 0)
     for cut in (1, 15, 16, 17, inner - 1):
         left, right = results(x[:, :cut], target[:cut], 0), results(x[:, cut:], target[cut:], 0)
-        for name in whole:
-            together = np.concatenate([left[name], right[name]], -1)
-            assert same_bits(together, whole[name]), (name, cut)
+        together = {name: np.concatenate([left[name], right[name]], -1) for name in whole}
+        assert different(together, whole) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-@pytest.mark.parametrize("shape", ["(70, 40000)", "(30000, 10)", "(1, 3000000)"])
+@pytest.mark.parametrize("shape", [(70, 40_000), (30_000, 10), (1, 3_000_000)])
 def test_a_large_call_uses_the_threads_it_was_given_and_one_thread_uses_none(shape):
     if not _batch.has_openmp():
         pytest.skip("built without OpenMP")
-    program = f"""if True:
-        import os, numpy as np, csoftmax
-        count = lambda: len(os.listdir("/proc/self/task"))
-        x = np.zeros({shape})
-        before = count()
-        csoftmax.softmax(x, n_threads=1)
-        print(count() - before)
-        csoftmax.softmax(x, n_threads=2)
-        print(count() - before)
-        csoftmax.softmax(x[:10, :3], n_threads=9)
-        print(count() - before)
-    """
-    output = children.run_well("-c", program, OMP_NUM_THREADS="2", OMP_DYNAMIC="false")
+    program = children.program("threads_of_a_call")
+    settings = {"OMP_NUM_THREADS": "2", "OMP_DYNAMIC": "false"}
+    output = children.run_well(program, "softmax", *shape, 1, 2, **settings)
     assert output.split() == ["0", "1", "1"]
-
-
-CORPUS = """if True:
-    import hashlib
-    import numpy as np
-    import csoftmax
-
-    state = np.uint64(12345)
-    total = hashlib.sha256()
-
-    def integers(n):
-        # A linear congruential generator in uint64: the same numbers in every NumPy.
-        global state
-        values = np.empty(n, np.uint64)
-        multiplier, increment = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
-        with np.errstate(over="ignore"):
-            for i in range(n):
-                state = state * multiplier + increment
-                values[i] = state >> np.uint64(40)
-        return values
-
-    pool = integers(20_011).astype(np.int64)
-    for dtype in (np.float32, np.float64):
-        for axis in (0, 1):
-            for n_classes in (1, 2, 3, 10, 16, 17, 33, 64, 65, 127, 1000, 2049, 5000):
-                for scale in (2.0**-23, 2.0**-19, 2.0**-16, 2.0**-12):
-                    n_rows = 4 if n_classes > 2000 else 37
-                    shape = (n_rows, n_classes) if axis else (n_classes, n_rows)
-                    x = ((np.resize(pool, shape) - 2**23) * scale).astype(dtype)
-                    target = np.resize(pool[7:], n_rows) % n_classes
-                    results = [*csoftmax.cross_entropy_with_grad(x, target, axis=axis),
-                               csoftmax.cross_entropy(x, target, axis=axis, reduction="none"),
-                               csoftmax.softmax(x, axis), csoftmax.log_softmax(x, axis),
-                               csoftmax.logsumexp(x, axis)]
-                    p, weight = csoftmax.softmax(x, axis), 1 + np.arange(n_classes) % 3
-                    options = {"axis": axis, "weight": weight, "label_smoothing": 0.125}
-                    results += [*csoftmax.cross_entropy_with_grad(x, target, temperature=1.7, **options),
-                                *csoftmax.cross_entropy_with_grad(x, p, **options),
-                                csoftmax.log_prob(x, target, axis=axis),
-                                csoftmax.softmax_backward(x, p, axis),
-                                csoftmax.log_softmax_backward(x, csoftmax.log_softmax(x, axis), axis)]
-                    for result in results:
-                        assert np.isfinite(result).all()
-                        total.update(np.ascontiguousarray(result).tobytes())
-    print(total.hexdigest())
-"""
 
 
 def test_v3_and_v4_give_the_same_bits_on_a_fixed_corpus():
     if "v4" not in _isa.available():
         pytest.skip("this processor runs only " + ", ".join(_isa.available()))
-    digests = {name: children.run_well("-c", CORPUS, CSOFTMAX_ISA=name) for name in ("v3", "v4")}
+    corpus = children.program("corpus")
+    digests = {name: children.run_well(corpus, CSOFTMAX_ISA=name) for name in ("v3", "v4")}
     assert len(digests["v3"].strip()) == 2 * hashlib.sha256().digest_size
     assert digests["v3"] == digests["v4"]

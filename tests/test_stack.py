@@ -11,18 +11,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import children
-import guarded
 import pytest
 
 import csoftmax
 from csoftmax import _batch
-
-HERE = Path(__file__).parent
-sys.path.append(str(HERE / "embedding"))
-
-import building  # noqa: E402
-import header  # noqa: E402
+from support import building, children, guarded, header, painted
 
 LIMIT = 32 << 10
 IDLE = 4096  # a thread without work shows no more, as in painted.c
@@ -43,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 def library(tmp_path_factory):
     target = tmp_path_factory.mktemp("painted") / "libpainted.so"
     options = ("-std=gnu99", "-O1", *building.STRICT)
-    building.shared(HERE / "painted.c", target, *options)
+    building.shared(Path(painted.__file__).with_suffix(".c"), target, *options)
     return str(target)
 
 
@@ -59,14 +52,11 @@ def python(library, *arguments):
 @cache
 def needs_of(library, group, dtype):
     """{call: (bytes of the caller's stack, by which array, bytes of a worker's)}, the most of each."""
-    return json.loads(python(library, HERE / "painted.py", library, group, dtype))
-
-
-GROUPS = [*guarded.FAMILIES, *guarded.SHAPES, "c_layouts", "public_layouts", "namespaces"]
+    return json.loads(python(library, painted.__file__, library, group, dtype))
 
 
 @linux
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", painted.GROUPS)
 def test_a_call_needs_at_most_32_kb_of_stack(library, group, dtype):
     needs = needs_of(library, group, dtype)
     above = {name: need for name, need in needs.items() if need[0] > LIMIT}
@@ -111,24 +101,8 @@ def functions_of(space):
 @pytest.mark.parametrize("n_bytes", [2000, LIMIT, 100_000])
 def test_stack_that_is_needed_is_seen(library, n_bytes):
     # The measure itself: so that the tests above can fail.
-    program = f"""if True:
-        import sys, threading
-        sys.path.insert(0, {str(HERE)!r})
-        import painted
-        stacks = painted.Painted({library!r})
-
-        def call():
-            stacks.library.need({n_bytes})
-
-        print(stacks.stack_of(call) - stacks.of_ctypes)
-        thread = threading.Thread(target=call)
-        thread.start()
-        thread.join()
-        print(max(stacks.stacks_of_workers()))
-        print(stacks.stack_of(lambda: None) - stacks.of_python)
-        print(max(stacks.stacks_of_workers()))
-    """
-    code, output, errors = children.run("-c", program, LD_PRELOAD=library, **PASSIVE)
+    program = (children.program("stack_needed"), library, n_bytes)
+    code, output, errors = children.run(*program, LD_PRELOAD=library, **PASSIVE)
     assert code == 0, errors
     of_this, of_other, of_nothing, of_other_then = map(int, output.split())
     assert n_bytes <= of_this <= n_bytes + 1000
@@ -138,31 +112,7 @@ def test_stack_that_is_needed_is_seen(library, n_bytes):
 
 
 def test_every_function_runs_on_a_thread_of_64_kb():
-    program = f"""if True:
-        import itertools, os, sys, threading
-        sys.path.insert(0, {str(HERE)!r})
-        import numpy as np
-        import painted
-
-        def make_calls():
-            for name, call in calls:
-                os.write(1, f"{{name}}\\n".encode())
-                call()
-            print("done")
-
-        rng = np.random.default_rng(20261130)
-        calls = []
-        for shape, dtype in itertools.product([(9, 10), (1, 1), (40, 65), (3, 5000)], ("f4", "f8")):
-            x = rng.normal(size=shape).astype(dtype)
-            calls += painted.public_calls(x, 1).items()
-            calls += painted.public_calls(x.T, 0).items()
-            calls += painted.namespace_calls(x, rng).items()
-        threading.stack_size(64 << 10)
-        thread = threading.Thread(target=make_calls)
-        thread.start()
-        thread.join()
-    """
-    code, output, errors = children.run("-c", program)
+    code, output, errors = children.run(children.program("small_stack"))
     last = (output.splitlines() or [""])[-1]
     assert code == 0, f"exit code {code} in {last}\n{errors}"
     assert last == "done"

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from test_onnx import CASES
-from test_pytorch import COMBINATIONS, N_SETS
+from onnx_cases import CASES
+from option_sets import COMBINATIONS, N_SETS
 
 
 def test_onnx_has_75_cases():

@@ -13,6 +13,7 @@ from draws import Call
 from judge import ResultError
 
 import csoftmax
+from support import layouts
 
 POINTER, SIZE, INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 TARGET, DOUBLE = ctypes.c_int64, ctypes.c_double
@@ -66,19 +67,15 @@ def at(a):
     return a.ctypes.data
 
 
-def misaligned(rng, x):
+def anywhere(rng, x):
     """A row that begins at any byte."""
-    if rng.random() < 0.7:
-        return x
-    view = np.zeros(x.nbytes + 8, np.uint8)[int(rng.integers(0, 8)) :][: x.nbytes].view(x.dtype)
-    view[...] = x
-    return view
+    return x if rng.random() < 0.7 else layouts.misaligned(x, int(rng.integers(0, 8)))
 
 
 def draw_row(rng, name):
     dtype = np.dtype(rng.choice(["f4", "f8"]))
     n = max(1, draws.n_classes_of(rng))
-    x = misaligned(rng, draws.logits_of(rng, (n,), 0, dtype))
+    x = anywhere(rng, draws.logits_of(rng, (n,), 0, dtype))
     target = int(rng.integers(n))
     scale = 1.0 if rng.random() < 0.5 else float(draws.factors_of(rng, (), False))
     in_place = bool(rng.random() < 0.2)

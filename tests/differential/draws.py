@@ -9,6 +9,7 @@ from judge import ResultError
 
 import csoftmax
 from csoftmax import functional, special
+from support import layouts
 
 SIGMAS = (0.1, 1, 1, 10, 30, 1000)
 AROUND_LANES = [n + d for n in (16, 32, 64, 96, 128, 256) for d in (-1, 0, 1)]
@@ -322,28 +323,19 @@ def laid_out(rng, a, plain=0.45):
         ["fortran", "strided", "negative", "broadcast", "misaligned", "read-only", "swapped"]
     )
     if kind == "fortran":
-        return np.asfortranarray(a)
+        return layouts.fortran(a)
     if kind == "strided":
-        base = np.zeros([2 * n for n in a.shape], a.dtype)
-        view = base[(..., *(slice(None, None, 2),) * a.ndim)]
-        view[...] = a
-        return view
+        return layouts.strided(a)
     if kind == "negative":
-        axis = int(rng.integers(a.ndim))
-        return np.flip(np.flip(a, axis).copy(), axis)
+        return layouts.reversed_along(a, int(rng.integers(a.ndim)))
     if kind == "broadcast" and a.size:
         axis = int(rng.integers(a.ndim))
         return np.broadcast_to(np.take(a, [0], axis), a.shape)
     if kind == "misaligned":
-        view = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
-        view[...] = a
-        return view
+        return layouts.misaligned(a)
     if kind == "swapped":
         return a.astype(a.dtype.newbyteorder(">"))
-    if kind == "read-only":
-        a = a.copy()
-        a.flags.writeable = False
-    return a
+    return layouts.read_only(a) if kind == "read-only" else a
 
 
 def array_out(rng, shape, dtype):

@@ -5,14 +5,13 @@ import math
 import re
 import shutil
 
-import building
-import children
 import pytest
-from building import HERE, STRICT, SUFFIX
-from header import PATH, PXD, TEXT, State, declared, declared_for_cython
 
 import csoftmax
 from csoftmax import _batch
+from support import building, children
+from support.building import CONSUMERS, STRICT, SUFFIX
+from support.header import PATH, PXD, TEXT, State, declared, declared_for_cython
 
 # For T float and double. A change of any of these breaks programs: CSOFTMAX_ABI counts such changes.
 FROZEN = {
@@ -176,65 +175,28 @@ def test_the_header_compiles_without_warnings(tmp_path, standard, python):
 
 # ---- Programs that meet another csoftmax than the one they were compiled with ----
 
-REPLACE = f"""if True:
-    import ctypes, sys
-    import numpy as np
-    sys.path.insert(0, {{folder!r}})
-    import csoftmax
-    from csoftmax import _batch
-
-    def replace_table(size=0, abi=0, more=0):
-        # As the installed one, but for its size and ABI by so much, and for fields that follow.
-        name = ctypes.c_char_p({CAPSULE!r})
-        pointer_of, new = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New
-        pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-        new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-        old = (ctypes.c_size_t * {34}).from_address(pointer_of(_batch.C_FUNCTIONS, name))
-        table = (ctypes.c_size_t * ({34} + more))(*old)
-        table[0], table[1] = table[0] + size, table[1] + abi
-        _batch.C_FUNCTIONS = new(ctypes.addressof(table), name, None)
-        return table, name  # to be kept
-
-    def import_error():
-        try:
-            import consumer
-        except ImportError as error:
-            return str(error)
-        return "none"
-"""
-
 
 @pytest.fixture(scope="module")
 def consumer(tmp_path_factory):
     """A folder with a module that was compiled with the header as it is."""
     folder = tmp_path_factory.mktemp("consumer")
-    building.shared(HERE / "consumer.c", folder / f"consumer{SUFFIX}")
+    building.shared(CONSUMERS / "consumer.c", folder / f"consumer{SUFFIX}")
     return folder
 
 
-def printed_by(folder, body):
-    return children.run_well("-c", REPLACE.format(folder=str(folder)) + body)
+def meets(folder, function, *differences):
+    """What replaced_table.py prints."""
+    return children.run_well(children.program("replaced_table"), folder, function, *differences)
 
 
 @pytest.mark.parametrize("more", [0, 1, 100])
 def test_a_program_runs_on_after_the_table_has_grown(consumer, more):
-    body = f"""
-    kept = replace_table(size={more * WORD}, more={more})
-    import consumer
-    x = np.arange(100, dtype=np.float32) / 7
-    assert consumer.loss_of_pieces([x], 30) == csoftmax.cross_entropy(x, 30)
-    print("done")
-"""
-    assert printed_by(consumer, body) == "done\n"
+    assert meets(consumer, "runs", more * WORD, 0, more) == "done\n"
 
 
 @pytest.mark.parametrize("fewer", [1, 32])
 def test_a_table_that_is_older_and_smaller_is_an_import_error(consumer, fewer):
-    body = f"""
-    kept = replace_table(size={-fewer * WORD})
-    print(import_error())
-"""
-    assert printed_by(consumer, body) == (
+    assert meets(consumer, "fails", -fewer * WORD) == (
         f"csoftmax.h needs a table of {34 * WORD} bytes, got {(34 - fewer) * WORD} from the installed"
         " csoftmax, which is older: upgrade csoftmax\n"
     )
@@ -246,9 +208,9 @@ def test_a_program_compiled_with_a_newer_header_is_an_import_error(tmp_path):
     grown = TEXT.replace("} csoftmax_functions;", "    void (*newer)(void);\n} csoftmax_functions;")
     assert grown != TEXT
     (folder / PATH.name).write_text(grown)
-    shutil.copy(HERE / "consumer.c", tmp_path)
+    shutil.copy(CONSUMERS / "consumer.c", tmp_path)
     building.shared(tmp_path / "consumer.c", tmp_path / f"consumer{SUFFIX}", "-I", folder)
-    assert printed_by(tmp_path, "    print(import_error())") == (
+    assert meets(tmp_path, "fails") == (
         f"csoftmax.h needs a table of {35 * WORD} bytes, got {34 * WORD} from the installed csoftmax,"
         " which is older: upgrade csoftmax\n"
     )
@@ -257,34 +219,17 @@ def test_a_program_compiled_with_a_newer_header_is_an_import_error(tmp_path):
 @pytest.mark.parametrize("size", [-8, 0, 8])
 @pytest.mark.parametrize("other", [-2, -1, 1])
 def test_a_table_of_another_abi_is_an_import_error(consumer, other, size):
-    body = f"""
-    kept = replace_table(size={size}, abi={other}, more=1)
-    print(import_error())
-"""
-    assert printed_by(consumer, body) == (
+    assert meets(consumer, "fails", size, other, 1) == (
         f"csoftmax.h needs the C interface 1, got {1 + other} from the installed csoftmax: compile with"
         " the header that csoftmax.get_include() names\n"
     )
 
 
 def test_a_csoftmax_without_a_table_is_an_import_error(consumer):
-    body = """
-    del _batch.C_FUNCTIONS
-    print(import_error())
-"""
-    assert printed_by(consumer, body) == (
+    assert meets(consumer, "has_none") == (
         "csoftmax.h needs a csoftmax with a C interface: upgrade csoftmax\n"
     )
 
 
 def test_no_csoftmax_at_all_is_an_import_error(consumer):
-    program = f"""if True:
-    import sys
-    sys.path.insert(0, {str(consumer)!r})
-    sys.modules["csoftmax"] = None
-    try:
-        import consumer
-    except ImportError as error:
-        print(error.name)
-"""
-    assert children.run_well("-c", program).startswith("csoftmax")
+    assert meets(consumer, "has_no_package").startswith("csoftmax")

@@ -20,6 +20,10 @@ class State(ctypes.Structure):
     def __init__(self, maximum=-float("inf"), sum=0, carry=0, ties=-1):
         super().__init__(maximum, sum, carry, ties)
 
+    @property
+    def _as_parameter_(self):
+        return ctypes.byref(self)
+
     def __iter__(self):
         return iter((self.maximum, self.sum, self.carry, self.ties))
 
@@ -64,9 +68,8 @@ TYPES = {
 
 def callable_at_its_address(name, result, arguments, use_errno=False):
     """A function that takes addresses (integers, states, None) for pointers, and checks nothing."""
-    pointers = {True: ctypes.POINTER(State), False: ctypes.c_void_p}
     by_value = TYPES | {"double": ctypes.c_double}  # a scale
-    kinds = [by_value.get(kind) or pointers["csoftmax_state" in kind] for kind, _ in arguments]
+    kinds = [by_value.get(kind, ctypes.c_void_p) for kind, _ in arguments]
     signature = ctypes.CFUNCTYPE(TYPES[result], *kinds, use_errno=use_errno)
     return signature(_batch.address(name))
 

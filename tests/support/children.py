@@ -4,15 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).resolve().parent
+
+
+def program(name):
+    """The path of one of the programs in this package."""
+    return HERE / "programs" / f"{name}.py"
+
 
 def start(*arguments, **environment):
-    """Start Python with `arguments`; it leads a group, so that its children end with it."""
+    """Start Python with `arguments`; it finds this package, and leads a group, so that its children end with it."""
+    paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -37,3 +46,8 @@ def run_well(*arguments, **options):
     code, output, errors = run(*arguments, **options)
     assert code == 0, f"exit code {code}\n{output}{errors}"
     return output
+
+
+def run_consumer(folder, function, *arguments):
+    """Run a function of consumers.py, which imports modules from the folder; it must come to its end."""
+    assert run_well(program("consumers"), folder, function, *arguments) == "done\n"

@@ -1,6 +1,7 @@
 """Compile C, C++ and Cython as a reader of docs/embedding.md would, against the csoftmax that is installed."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,9 +13,16 @@ import pytest
 
 import csoftmax
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+CONSUMERS = ROOT / "tests" / "embedding"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 STRICT = ("-Wall", "-Wextra", "-pedantic", "-Werror")
+
+
+def blocks_of(page, language):
+    """The code in this language on a page of the documentation."""
+    text = (ROOT / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def command_of(variable):

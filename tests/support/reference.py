@@ -31,16 +31,6 @@ BOUNDS = {
 if _isa.NAME == "baseline":  # multiply-adds round twice where the processor has no fused ones
     BOUNDS = {key: bound + 1 for key, bound in BOUNDS.items()}
 
-# Around the 16 lanes, blocks of 64 and chunks of 2048 classes; around tiles and lanes of rows.
-CLASSES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 129, 1000]
-CLASSES += [2047, 2048, 2049, 4097]
-ROWS = [1, 2, 15, 16, 17, 63, 64, 65, 257]
-INNER = [1, 3, 15, 16, 17, 49, 64, 100]
-CLASSES_AND_INNER = [(n, inner) for n in (1, 3, 16, 33) for inner in INNER] + [
-    (2049, 3),
-    (2049, 17),
-]
-
 INF, NAN = np.inf, np.nan
 WIDE = np.finfo(np.longdouble).nmant > 52  # not on Windows, nor on Apple's aarch64
 
@@ -62,16 +52,6 @@ def special_rows(dtype):
         ([big, -big], [1, 0], [0, -INF], big),
         ([-7.25], [1], [0], -7.25),
     ]
-
-
-def logits_of(rng, shape, dtype, spread=5):
-    return (spread * rng.standard_normal(shape)).astype(dtype)
-
-
-def same_bits(a, b):
-    """Whether dtype, shape and every bit are equal: unlike ==, it tells -0.0 from +0.0."""
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def parts(x, axis):

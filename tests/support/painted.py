@@ -10,17 +10,12 @@ import itertools
 import json
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parent / "embedding"))
-
-import calls
-import guarded
-from reference import logits_of
-
 import csoftmax
+from support import c_calls, guarded, layouts
+from support.cases import logits_of
 
 # Around lanes, transposed rows, blocks and chunks; every length up to two chunks is for the rows of csoftmax.h.
 LENGTHS = {
@@ -94,14 +89,14 @@ class Painted:
 
 def guarded_calls(group, dtype):
     """Those of test_guard_pages.py: at both ends of a page, or a byte off, in place and not, special values too."""
-    layouts = list(guarded.layouts(group))
+    chosen = list(guarded.layouts(group))
     if group == "c_rows":
-        layouts.append(LONG_ROW)
+        chosen.append(LONG_ROW)
     elif group not in guarded.SHAPES:
-        layouts = [each for each in layouts if each[1] in ROWS and each[2] in LENGTHS]
-        layouts = [each for each in layouts if each[1] * each[2] <= MOST_ELEMENTS]
-    arrays = guarded.Arrays(dtype, max(each[1] * each[2] for each in layouts))
-    for layout in layouts:
+        chosen = [each for each in chosen if each[1] in ROWS and each[2] in LENGTHS]
+        chosen = [each for each in chosen if each[1] * each[2] <= MOST_ELEMENTS]
+    arrays = guarded.Arrays(dtype, max(each[1] * each[2] for each in chosen))
+    for layout in chosen:
         arrays.lay_out(*layout)
         for name, call in guarded.calls_of(group, arrays):
             family, name = name.split(": ")
@@ -115,25 +110,25 @@ def c_layouts(dtype):
     rng = np.random.default_rng(20261130)
     for shape, n_threads in itertools.product(SHAPES, (1, 2)):
         logits = logits_of(rng, shape, dtype)
-        for width, (layout, laid_out) in itertools.product((4, 8), calls.LAYOUTS.items()):
+        for width, (layout, laid_out) in itertools.product((4, 8), layouts.OF_ROWS.items()):
             x = laid_out(logits)
             target = rng.integers(0, shape[1], shape[0], f"i{width}")
             target[1::3] = -100
             where = (*shape, layout, f"int{8 * width}", n_threads)
 
             def batches(x=x, target=target, n_threads=n_threads, out=laid_out):
-                calls.all_of_batch(x, target, n_threads=n_threads, out=out)
+                c_calls.all_of_batch(x, target, n_threads=n_threads, out=out)
 
             yield "batches", where, batches, True
-        yield "rows", shape, lambda x=logits: calls.all_of_rows(x, [len(x[0]) - 1] * len(x)), True
+        yield "rows", shape, lambda x=logits: c_calls.all_of_rows(x, [len(x[0]) - 1] * len(x)), True
         for piece in (1, 100, 2048):
             x = logits[-1][: 100 * piece]
 
             def states(x=x, piece=piece):
-                state = calls.state_of(x, piece)
-                calls.merge(state, calls.state_of(x, piece), x.dtype)
-                calls.finish_grad(state, x)
-                calls.finish(state, x.dtype), calls.finish_loss(state, x[0], x.dtype)
+                state = c_calls.state_of(x, piece)
+                c_calls.merge(state, c_calls.state_of(x, piece), x.dtype)
+                c_calls.finish_grad(state, x)
+                c_calls.finish(state, x.dtype), c_calls.finish_loss(state, x[0], x.dtype)
 
             yield "states", (x.size, piece), states, True
 
@@ -143,7 +138,7 @@ def arrays_of_numpy(dtype):
     rng = np.random.default_rng(20261130)
     for shape in SHAPES:
         logits = logits_of(rng, shape, dtype)
-        for layout, laid_out in calls.LAYOUTS.items():
+        for layout, laid_out in layouts.OF_ROWS.items():
             yield f"{layout} {shape}", laid_out(logits), 1
         yield f"big-endian {shape}", logits.astype(logits.dtype.newbyteorder()), 1
         yield f"float16 {shape}", logits.astype(np.float16), 1

@@ -8,16 +8,17 @@ import itertools
 import json
 import mmap
 import os
-import re
 import sys
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 import csoftmax
 from csoftmax import _batch
+from support import c_calls
+from support.c_calls import address
+from support.header import C
 
 # Every number of lanes, blocks and halves of blocks, then around one and two chunks.
 LENGTHS = [*range(1, 131), 2047, 2048, 2049, 4095, 4096, 4097]
@@ -178,32 +179,16 @@ def drivers(a, n_threads):
     }
 
 
-KINDS = {"void": None, "int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double}
-KINDS |= {"int64_t": ctypes.c_int64, "ptrdiff_t": ctypes.c_ssize_t}
-
-
 def c_functions(dtype):
-    """The functions of csoftmax.h for a dtype, with the types that it gives them; pointers are integers."""
-    header = (Path(csoftmax.__file__).parent / "include" / "csoftmax.h").read_text()
-    suffix = {"float32": "_f32", "float64": "_f64"}[str(dtype)]
-    functions = {}
-    for result, name, text in re.findall(r"(\w+) \(\*(\w+)\)\(([^)]*)\);", header):
-        words = [argument.split() for argument in text.split(",")]
-        kinds = [ctypes.c_void_p if "*" in w[-1] else KINDS[w[-2]] for w in words]
-        if name.endswith(suffix):
-            function = ctypes.CFUNCTYPE(KINDS[result], *kinds)(_batch.address(name))
-            functions[name.removesuffix(suffix)] = function
-    return functions
-
-
-def address_of(array):
-    return array.__array_interface__["data"][0]
+    """The functions of csoftmax.h for a dtype, by their names without it; pointers are integers."""
+    suffix = f"_{c_calls.SUFFIX[str(dtype)]}"
+    return {name.removesuffix(suffix): C[name] for name in C if name.endswith(suffix)}
 
 
 def c_rows(a, n_threads):
     """Single rows, and states of one piece; the target is the first class or the last, and there may be none."""
     c, n = a.c, a.x.size
-    x, out, state, piece = map(address_of, (a.x, a.out, a.state, a.piece))
+    x, out, state, piece = map(address, (a.x, a.out, a.state, a.piece))
     at_target = float(a.x.reshape(-1)[-1])
 
     def filled():
@@ -237,14 +222,14 @@ def c_rows(a, n_threads):
 def c_batches(a, n_threads):
     """Batches as they lie, and from the last element back, which no kernel reads as it lies."""
     c, n_rows, n = a.c, a.n_rows, a.n_classes
-    wide, narrow, loss, sums = map(address_of, (a.target, a.narrow, a.loss, a.sums))
+    wide, narrow, loss, sums = map(address, (a.target, a.narrow, a.loss, a.sums))
     strides = (n, 1) if a.axis else (1, n_rows)
 
     def from_start(array):
-        return address_of(array), strides
+        return address(array), strides
 
     def from_end(array):
-        return address_of(array) + (array.size - 1) * array.itemsize, (-strides[0], -strides[1])
+        return address(array) + (array.size - 1) * array.itemsize, (-strides[0], -strides[1])
 
     def call(name, *arguments):
         status = c[name](*arguments)
@@ -265,7 +250,7 @@ def c_batches(a, n_threads):
             "log_softmax": ("log_softmax", *given, *to_out),
             "log_softmax in place": ("log_softmax", *given, *to_x),
             "logsumexp": ("logsumexp", *given, loss, n_threads),
-            "log_prob": ("log_prob", *given, address_of(a.index), 8, loss, n_threads, None),
+            "log_prob": ("log_prob", *given, address(a.index), 8, loss, n_threads, None),
             "cross_entropy": ("cross_entropy", *given, *y, loss, sums, *grad),
             "cross_entropy of int32": ("cross_entropy", *given, *y32, loss, None, *grad),
             "cross_entropy without gradient": ("cross_entropy", *given, *y, loss, sums, *alone),

@@ -1,10 +1,8 @@
 """The C functions called with NumPy arrays, wherever their elements lie: strides and addresses, no checks."""
 
-import ctypes
-
 import numpy as np
-from header import C, Double, Float, State
-from numpy.lib.stride_tricks import as_strided
+
+from support.header import C, Double, Float, State
 
 OK, BAD_TARGET, BAD_ARGUMENT = 0, 1, 2
 IGNORE_NONE = -(2**63)
@@ -15,7 +13,7 @@ def function(name, dtype):
     return C[f"{name}_{SUFFIX[np.dtype(dtype).name]}"]
 
 
-def place(a):
+def address(a):
     return None if a is None else a.ctypes.data
 
 
@@ -25,7 +23,7 @@ def strides(a):
 
 
 def rows(x):
-    return place(x), *x.shape, *strides(x)
+    return address(x), *x.shape, *strides(x)
 
 
 def numbers(results, dtype):
@@ -38,11 +36,11 @@ def numbers(results, dtype):
 
 def write(name, x, out, n_threads=0):
     """softmax or log_softmax."""
-    return function(name, x.dtype)(*rows(x), place(out), *strides(out), n_threads)
+    return function(name, x.dtype)(*rows(x), address(out), *strides(out), n_threads)
 
 
 def logsumexp(x, out, n_threads=0):
-    return function("logsumexp", x.dtype)(*rows(x), place(out), n_threads)
+    return function("logsumexp", x.dtype)(*rows(x), address(out), n_threads)
 
 
 def cross_entropy(
@@ -57,16 +55,16 @@ def cross_entropy(
     n_threads=0,
     bad_row=None,
 ):
-    grad_at = (place(grad), *((0, 0) if grad is None else strides(grad)))
-    targets = (place(target), target.itemsize, ignore_index)
+    grad_at = (address(grad), *((0, 0) if grad is None else strides(grad)))
+    targets = (address(target), target.itemsize, ignore_index)
     return function("cross_entropy", x.dtype)(
-        *rows(x), *targets, place(loss), place(logsumexp), *grad_at, scale, n_threads, bad_row
+        *rows(x), *targets, address(loss), address(logsumexp), *grad_at, scale, n_threads, bad_row
     )
 
 
 def log_prob(x, index, out, n_threads=0, bad_row=None):
     return function("log_prob", x.dtype)(
-        *rows(x), place(index), index.itemsize, place(out), n_threads, bad_row
+        *rows(x), address(index), index.itemsize, address(out), n_threads, bad_row
     )
 
 
@@ -102,17 +100,17 @@ def all_of_rows(x, target):
     found = {name: np.full(x.shape, 7, x.dtype) for name in ("softmax", "log_softmax", "gradient")}
     for name in ("softmax", "log_softmax"):
         for row, out in zip(x, found[name], strict=True):
-            function(f"{name}_row", x.dtype)(place(row), n, place(out))
+            function(f"{name}_row", x.dtype)(address(row), n, address(out))
 
     def each_row(name, *more):
         call = function(f"{name}_row", x.dtype)
-        results = [call(place(x[i]), n, *(each[i] for each in more)) for i in range(len(x))]
+        results = [call(address(x[i]), n, *(each[i] for each in more)) for i in range(len(x))]
         return numbers(results, x.dtype)
 
     target = [int(each) for each in target]
     found["logsumexp"] = each_row("logsumexp")
     found["losses"] = each_row("cross_entropy", target)
-    grads = [place(row) for row in found["gradient"]]
+    grads = [address(row) for row in found["gradient"]]
     found["losses beside gradients"] = each_row(
         "cross_entropy_with_grad", target, [1.0] * len(x), grads
     )
@@ -125,30 +123,30 @@ def all_of_rows(x, target):
 
 def partial(state, x):
     """Add contiguous logits to a state, and return it."""
-    function("partial", x.dtype)(ctypes.byref(state), place(x), x.size)
+    function("partial", x.dtype)(state, address(x), x.size)
     return state
 
 
 def merge(state, other, dtype):
-    function("merge", dtype)(ctypes.byref(state), ctypes.byref(other))
+    function("merge", dtype)(state, other)
     return state
 
 
 def finish(state, dtype):
-    return numbers([function("finish", dtype)(ctypes.byref(state))], dtype)[0]
+    return numbers([function("finish", dtype)(state)], dtype)[0]
 
 
 def finish_loss(state, target_logit, dtype):
     kind = {"float32": Float, "float64": Double}[np.dtype(dtype).name]
     logit = kind.from_buffer_copy(np.dtype(dtype).type(target_logit))
-    return numbers([function("finish_loss", dtype)(ctypes.byref(state), logit)], dtype)[0]
+    return numbers([function("finish_loss", dtype)(state, logit)], dtype)[0]
 
 
 def finish_grad(state, x, first_class=0, target=-1, scale=1.0, out=None):
     """The gradient of contiguous classes; probabilities without a target."""
     out = np.empty_like(x) if out is None else out
-    arguments = (place(x), x.size, first_class, target, scale, place(out))
-    function("finish_grad", x.dtype)(ctypes.byref(state), *arguments)
+    arguments = (address(x), x.size, first_class, target, scale, address(out))
+    function("finish_grad", x.dtype)(state, *arguments)
     return out
 
 
@@ -158,47 +156,3 @@ def state_of(x, piece=2048):
     for first in range(0, x.size, piece):
         partial(state, x[first : first + piece])
     return state
-
-
-# ---- Where elements may lie ----
-
-
-def misaligned(a, shift=1, margin=64):
-    """A copy of `a` that many bytes beside an aligned address."""
-    buffer = np.full(a.nbytes + 2 * margin, 0xA5, np.uint8)
-    start = (-buffer.ctypes.data) % margin + shift
-    copy = buffer[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
-    copy[...] = a
-    return copy
-
-
-def padded(a):
-    room = np.full((a.shape[0], a.shape[1] + 3), 7, a.dtype)
-    room[:, : a.shape[1]] = a
-    return room[:, : a.shape[1]]
-
-
-def every_second(a):
-    room = np.full((2 * a.shape[0], 3 * a.shape[1]), 7, a.dtype)
-    room[::2, ::3] = a
-    return room[::2, ::3]
-
-
-LAYOUTS = {  # all of them copies
-    "contiguous": lambda a: a.copy(),
-    "columns": lambda a: a.copy("F"),
-    "padded": padded,
-    "every second": every_second,
-    "rows backwards": lambda a: a[::-1].copy()[::-1],
-    "classes backwards": lambda a: a[:, ::-1].copy()[:, ::-1],
-    "columns backwards": lambda a: a[::-1, ::-1].copy("F")[::-1, ::-1],
-    "misaligned": misaligned,
-    "misaligned columns": lambda a: misaligned(a.T, 3).T,
-    "misaligned backwards": lambda a: misaligned(a[::-1, ::-1], 2)[::-1, ::-1],
-}
-
-
-def repeated(values, shape, axis):
-    """values along one axis, with a stride of 0 along the other."""
-    stride = values.itemsize
-    return as_strided(values, shape, (stride, 0) if axis == 0 else (0, stride), writeable=False)
