@@ -14,15 +14,22 @@ from support.examples import EXAMPLES, numbers_after, printed_by
 from support.reference import BOUNDS, ulps
 
 
-def test_digits_trains_to_the_promised_accuracy_and_draws_its_figure(tmp_path):
+def test_digits_trains_to_the_promised_accuracy_and_shows_the_digits_that_are_kept(tmp_path):
     figure = tmp_path / "demo.png"
     text = printed_by(
         "digits.py",
-        *("--steps", 300, "--figure", figure),
+        *("--steps", 2000, "--figure", figure),
         needs=("sklearn", "matplotlib", "tqdm"),
         seconds=120,
     )
     assert numbers_after("held-out accuracy ", text)[0] >= 0.95
+    ours, usual = numbers_after("largest error of a loss", text)
+    # A unit in the last place is at most 2**-23 of a number; what is printed has two digits.
+    assert ours <= 1.05 * BOUNDS["log_softmax", "float32"] * 2**-23
+    assert usual >= 0.1
+    ours, usual, exact = numbers_after("loss of the surest image", text)
+    assert ours == pytest.approx(exact, rel=1e-6)
+    assert usual != pytest.approx(exact, rel=0.01)
     assert figure.stat().st_size > 10_000
 
 
