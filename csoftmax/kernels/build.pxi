@@ -1,22 +1,23 @@
-# One build: all kernels, compiled with the flags of the module that includes this.
+# One build: all kernels, compiled with the flags of the module that includes this. Each file calls those above it and
+# none below; what it takes from .pxd files stands at its top, so that the order is for readers alone.
 
 from cpython.pycapsule cimport PyCapsule_New
 
 from csoftmax.kernels.table cimport Kernels
 
-include "rows.pxi"
-include "columns.pxi"
-include "costs.pxi"
-include "load.pxi"
-include "store.pxi"
-include "masses.pxi"
-include "finish.pxi"
-include "write.pxi"
-include "backward_rows.pxi"
-include "backward.pxi"
-include "tile.pxi"
-include "single.pxi"
-include "states.pxi"
+include "rows.pxi"          # maxima, terms and sums: classes are lanes
+include "columns.pxi"       # the same: rows are lanes
+include "costs.pxi"         # costs and sums of masses, either way
+include "load.pxi"          # elements in
+include "store.pxi"         # elements out
+include "masses.pxi"        # masses of classes, and what they are for a row
+include "finish.pxi"        # the numbers of rows
+include "write.pxi"         # the values of classes
+include "backward_rows.pxi"     # gradients that go back through softmax and log_softmax: the steps of rows
+include "backward.pxi"      # and of tiles
+include "tile.pxi"          # a tile from the arrays and back
+include "single.pxi"        # single rows
+include "states.pxi"        # states that are the caller's
 
 cdef Kernels table
 table.tile[0] = tile_f32

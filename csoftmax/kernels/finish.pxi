@@ -9,8 +9,8 @@ from csoftmax.kernels.exp cimport (
     AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, ReferenceKind, choose_divisor, divided, log1p_parts, term_scale,
 )
 from csoftmax.kernels.numbers cimport (
-    add_logarithm, all_but, away_from, half_difference, kind_of, loss_of, merge, others_of, quotient_parts, share,
-    term_at, top_term,
+    add_logarithm, all_but, away_from, divided_log, half_difference, kind_of, loss_of, merge, others_of,
+    quotient_parts, share, term_at, top_term,
 )
 from csoftmax.kernels.task cimport GRADIENT, LOG_PROBABILITY, PROBABILITY, State, Task, has_masses, place_of
 from csoftmax.kernels.tile cimport PHASE_ROWS, Masses, Phase, RowStates

@@ -19,25 +19,27 @@ cdef extern from "transpose.h" nogil:
     void transpose_wide_f32(const float *start, Py_ssize_t stride, float *to, Py_ssize_t to_stride)
 
 
-cdef void row_offsets(const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t *offsets) noexcept nogil:
+cdef void row_offsets(
+    const Layout *layout, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t *offsets,
+) noexcept nogil:
     """Offsets in bytes of the first classes of rows first_row, first_row + 1, ... in C order of the row dimensions."""
     cdef Py_ssize_t[MAX_DIMS] index
     cdef Py_ssize_t offset = 0, row, rest = first_row
-    cdef int d = a.n_dims - 1
+    cdef int d = layout.n_dims - 1
     while d >= 0:
-        index[d] = rest % a.shape[d]
-        rest = rest // a.shape[d]
-        offset += index[d] * a.strides[d]
+        index[d] = rest % layout.shape[d]
+        rest = rest // layout.shape[d]
+        offset += index[d] * layout.strides[d]
         d -= 1
     for row in range(n_rows):
         offsets[row] = offset
-        d = a.n_dims - 1
+        d = layout.n_dims - 1
         while d >= 0:
             index[d] += 1
-            offset += a.strides[d]
-            if index[d] < a.shape[d]:
+            offset += layout.strides[d]
+            if index[d] < layout.shape[d]:
                 break
-            offset -= index[d] * a.strides[d]
+            offset -= index[d] * layout.strides[d]
             index[d] = 0
             d -= 1
 
@@ -112,32 +114,33 @@ cdef void transpose(
         transpose_short(start, n, m, stride, to, to_stride)
 
 
-cdef inline bint has_close_rows(const Layout *a) noexcept nogil:
+cdef inline bint has_close_rows(const Layout *layout) noexcept nogil:
     """Whether neighbouring rows are nearer to each other in memory than neighbouring classes."""
-    cdef Py_ssize_t stride = a.strides[a.n_dims - 1] if a.n_dims else 0
-    return 0 < (stride if stride > 0 else -stride) < (a.class_stride if a.class_stride > 0 else -a.class_stride)
+    cdef Py_ssize_t of_rows = layout.strides[layout.n_dims - 1] if layout.n_dims else 0
+    cdef Py_ssize_t of_classes = layout.class_stride
+    return 0 < (of_rows if of_rows > 0 else -of_rows) < (of_classes if of_classes > 0 else -of_classes)
 
 
 cdef void gather(
-    const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
+    const Layout *layout, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
     floating *to, Py_ssize_t row_step, Py_ssize_t class_step,
 ) noexcept nogil:
     """Copy any tile of any layout, also one whose elements are not aligned."""
     cdef Py_ssize_t[MAX_TILE_ROWS] offsets
     cdef Py_ssize_t row, j
-    cdef const char *start = a.data + first_class * a.class_stride
-    row_offsets(a, first_row, n_rows, offsets)
-    if a.class_stride == sizeof(floating) and class_step == 1:
+    cdef const char *start = layout.data + first_class * layout.class_stride
+    row_offsets(layout, first_row, n_rows, offsets)
+    if layout.class_stride == sizeof(floating) and class_step == 1:
         for row in range(n_rows):
             memcpy(to + row * row_step, start + offsets[row], n_classes * sizeof(floating))
-    elif class_step == 1 and not has_close_rows(a):
+    elif class_step == 1 and not has_close_rows(layout):
         for row in range(n_rows):
             for j in range(n_classes):
-                memcpy(to + row * row_step + j, start + offsets[row] + j * a.class_stride, sizeof(floating))
+                memcpy(to + row * row_step + j, start + offsets[row] + j * layout.class_stride, sizeof(floating))
     else:
         for j in range(n_classes):
             for row in range(n_rows):
-                memcpy(to + row * row_step + j * class_step, start + offsets[row] + j * a.class_stride,
+                memcpy(to + row * row_step + j * class_step, start + offsets[row] + j * layout.class_stride,
                        sizeof(floating))
 
 

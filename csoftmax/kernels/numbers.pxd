@@ -123,6 +123,15 @@ cdef inline void quotient_parts(double x, double temperature, double *high, doub
     low[0] = low[0] if fabs(low[0]) < INFINITY else 0
 
 
+cdef inline floating divided_log(
+    floating x, floating maximum, floating minus_log, const floating *divide,
+) noexcept nogil:
+    """(x - maximum) / T - log."""
+    cdef floating high, low
+    divided(x, maximum, divide, &high, &low)
+    return high + (low + minus_log)
+
+
 cdef inline double half_difference(double high, double low) noexcept nogil:
     """(high - low) / 2, which does not overflow where high - low does; halves of subnormals would lose a bit."""
     cdef double difference = high - low

@@ -14,25 +14,25 @@ cdef extern from "stream.h" nogil:
 
 
 cdef void scatter(
-    const Layout *a, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
+    const Layout *layout, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
     const floating *start, Py_ssize_t row_step, Py_ssize_t class_step,
 ) noexcept nogil:
     """The way back of gather."""
     cdef Py_ssize_t[MAX_TILE_ROWS] offsets
     cdef Py_ssize_t row, j
-    cdef char *to = a.data + first_class * a.class_stride
-    row_offsets(a, first_row, n_rows, offsets)
-    if a.class_stride == sizeof(floating) and class_step == 1:
+    cdef char *to = layout.data + first_class * layout.class_stride
+    row_offsets(layout, first_row, n_rows, offsets)
+    if layout.class_stride == sizeof(floating) and class_step == 1:
         for row in range(n_rows):
             memcpy(to + offsets[row], start + row * row_step, n_classes * sizeof(floating))
-    elif class_step == 1 and not has_close_rows(a):
+    elif class_step == 1 and not has_close_rows(layout):
         for row in range(n_rows):
             for j in range(n_classes):
-                memcpy(to + offsets[row] + j * a.class_stride, start + row * row_step + j, sizeof(floating))
+                memcpy(to + offsets[row] + j * layout.class_stride, start + row * row_step + j, sizeof(floating))
     else:
         for j in range(n_classes):
             for row in range(n_rows):
-                memcpy(to + offsets[row] + j * a.class_stride, start + row * row_step + j * class_step,
+                memcpy(to + offsets[row] + j * layout.class_stride, start + row * row_step + j * class_step,
                        sizeof(floating))
 
 

@@ -6,11 +6,11 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
-    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, Reference, ReferenceKind, choose_divisor, divided, mul_add,
-    refer, reference_at, store_reference, term, two_to_the,
+    AT_MAXIMUM, DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, Reference, ReferenceKind, choose_divisor, mul_add, refer,
+    reference_at, store_reference, term, two_to_the,
 )
 from csoftmax.kernels.lanes cimport copy_lanes
-from csoftmax.kernels.numbers cimport is_large, kind_of, split_factor
+from csoftmax.kernels.numbers cimport divided_log, is_large, kind_of, split_factor
 from csoftmax.kernels.task cimport (
     GRADIENT, LANES, LOG_PROBABILITY, MAX_TILE_ROWS, ROWS, Task, has_masses, is_ignored, padded, place_of,
 )
@@ -18,15 +18,6 @@ from csoftmax.kernels.tile cimport (
     DIVIDED_LOGITS, DIVIDED_LOGS, FACTOR, FACTOR_LOW, LOGITS, LOGS, N_NUMBERS, REFERENCE, TERMS, UNSCALE, Formula,
     Part, RowStates, Scratch,
 )
-
-
-cdef inline floating divided_log(
-    floating x, floating maximum, floating minus_log, const floating *divide,
-) noexcept nogil:
-    """(x - maximum) / T - log."""
-    cdef floating high, low
-    divided(x, maximum, divide, &high, &low)
-    return high + (low + minus_log)
 
 
 cdef inline void write_group(

@@ -172,14 +172,14 @@ FAULTS = [
     (
         "gathered rows have the stride of classes",
         KERNELS + "load.pxi",
-        "memcpy(to + row * row_step + j, start + offsets[row] + j * a.class_stride, sizeof(floating))",
+        "memcpy(to + row * row_step + j, start + offsets[row] + j * layout.class_stride, sizeof(floating))",
         "memcpy(to + row * row_step + j, start + offsets[row] + j * <Py_ssize_t>sizeof(floating), sizeof(floating))",
     ),
     (
         "scattered columns begin one row late",
         KERNELS + "store.pxi",
-        "memcpy(to + offsets[row] + j * a.class_stride, start + row * row_step + j * class_step,",
-        "memcpy(to + offsets[row ^ 1 if (row ^ 1) < n_rows else row] + j * a.class_stride, start + row * row_step + j * class_step,",
+        "memcpy(to + offsets[row] + j * layout.class_stride, start + row * row_step + j * class_step,",
+        "memcpy(to + offsets[row ^ 1 if (row ^ 1) < n_rows else row] + j * layout.class_stride, start + row * row_step + j * class_step,",
     ),
     (
         "a quotient may become infinite",
