@@ -32,7 +32,7 @@ FIRST = [
     f"tests/test_{name}.py"
     for name in (
         "special_values",
-        "softmax",
+        "elementwise",
         "cross_entropy_with_grad",
         "splits",
         "wrong_uses",
