@@ -61,7 +61,7 @@ def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     array([[5.0000000e-01, 5.0000000e-01],
            [1.0000000e+00, 1.8048513e-35]], dtype=float32)
     """
-    result = _batch.plain_probabilities(x, axis, out, False, temperature, n_threads)
+    result = _batch.fast_probabilities(x, axis, out, False, temperature, n_threads)
     if result is not None:
         return result
     return _general.probabilities(
@@ -130,7 +130,7 @@ def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     >>> csoftmax.log_softmax([20.0, 0.0])
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    result = _batch.plain_probabilities(x, axis, out, True, temperature, n_threads)
+    result = _batch.fast_probabilities(x, axis, out, True, temperature, n_threads)
     if result is not None:
         return result
     return _general.probabilities(
@@ -199,7 +199,7 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     np.float64(4.248354255291589e-18)
     """
     if out is None and keepdims is False:
-        result = _batch.plain_logsumexp(x, axis, temperature, n_threads)
+        result = _batch.fast_logsumexp(x, axis, temperature, n_threads)
         if result is not None:
             return result
     return _general.logsumexp(
@@ -299,7 +299,7 @@ def cross_entropy(
     """
     result = None
     if sample_weight is None:
-        result = _batch.plain_cross_entropy(
+        result = _batch.fast_cross_entropy(
             logits,
             target,
             axis=axis,
@@ -394,7 +394,7 @@ def cross_entropy_with_grad(
     """
     result = None
     if sample_weight is None and grad_output is None:
-        result = _batch.plain_cross_entropy(
+        result = _batch.fast_cross_entropy(
             logits,
             target,
             axis=axis,
@@ -481,7 +481,7 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     >>> csoftmax.log_prob([1.0, 3.0], [1, 0, 1])
     array([-0.12692801, -2.12692801, -0.12692801])
     """
-    result = _batch.plain_log_prob(logits, index, axis, temperature, n_threads)
+    result = _batch.fast_log_prob(logits, index, axis, temperature, n_threads)
     if result is not None:
         return result
     return _general.log_prob(logits, index, axis=axis, temperature=temperature, n_threads=n_threads)

@@ -256,7 +256,7 @@ def cross_entropy(
         ignore_index = _checks.ignore_number(ignore_index, name)
         if _checks.is_probabilities(target, input.shape):
             _checks.no_index_to_ignore(ignore_index, name)
-    result = _batch.plain_cross_entropy(
+    result = _batch.fast_cross_entropy(
         input,
         target,
         axis=axis,
@@ -372,7 +372,7 @@ def _input(given, function):
 def _elementwise(function, name, input, dim, stacklevel, dtype):
     if dtype is None:
         is_log = name == "log_softmax"
-        result = _batch.plain_probabilities(input, dim, None, is_log, 1.0, None)
+        result = _batch.fast_probabilities(input, dim, None, is_log, 1.0, None)
         if result is not None:
             return result
     given, caller = input, f"functional.{name}"

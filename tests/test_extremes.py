@@ -100,6 +100,28 @@ def test_an_out_that_is_another_argument_or_overlaps_it_is_right(rng, dtype, nam
     assert same_bits(grad, expected[1])
 
 
+@pytest.mark.parametrize("name", ["weight", "sample_weight", "probabilities"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_infinite_losses_of_both_signs_are_summed_in_place_as_elsewhere(dtype, reduction, name):
+    largest = np.finfo(dtype).max
+    x = np.array([[largest, -largest, -largest], [largest, -largest, -largest], [0, 1, 2]], dtype)
+    signed = np.array([1, 1, -0.5], dtype)
+    arguments = {"target": np.array([1, 2, 0]), "reduction": reduction}
+    if name == "weight":
+        arguments["weight"] = signed
+    elif name == "sample_weight":
+        arguments |= {"target": np.array([1, 1, 0]), "sample_weight": signed[[0, 2, 1]]}
+    else:
+        arguments["target"] = np.array([[0, 1, 0], [0, 0, -0.5], [1, 0, 0]], dtype)
+    loss, grad = csoftmax.cross_entropy_with_grad(x, **arguments)
+    assert not np.isnan(loss).any()
+    for view in (lambda out: out, lambda out: out[:], lambda out: out.reshape(1, *out.shape)[0]):
+        out = x.copy()
+        in_place = csoftmax.cross_entropy_with_grad(out, out=view(out), **arguments)
+        assert same_bits(in_place[0], loss)
+        assert same_bits(out, grad)
+
+
 # ---- Sums and means ----
 
 
