@@ -5,7 +5,7 @@ cimport numpy as cnp
 from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
-from csoftmax.kernels.task cimport NOTHING, Layout, Task
+from csoftmax.kernels.task cimport FLOAT32, FLOAT64, NOTHING, Layout, Task, item_size
 
 
 cdef inline void begin(Task *task, int dtype) noexcept nogil:
@@ -31,7 +31,7 @@ cdef void describe(Task *task, cnp.ndarray x, int axis) noexcept:
 
 
 cdef int dtype_of(cnp.ndarray x) noexcept:
-    return 1 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else 0
+    return FLOAT64 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else FLOAT32
 
 
 cdef void lay_out(Layout *a, cnp.ndarray x, int axis) noexcept:
@@ -74,10 +74,12 @@ cdef inline bint has_adjacent_rows(const Layout *a, Py_ssize_t item) noexcept no
     return a.n_dims > 0 and a.strides[a.n_dims - 1] == item
 
 
-cdef inline void find_lanes(Layout *a, const Task *task, Py_ssize_t item) noexcept nogil:
+cdef inline void find_lanes(Layout *a, const Task *task) noexcept nogil:
     """Whether rows or neighbouring rows, as many as there are of x, can be read or written as they lie."""
+    cdef Py_ssize_t item = item_size(task)
     cdef bint aligned = is_aligned(a, item)
     a.rows = aligned and a.n_dims <= 1 and a.class_stride == item
     a.columns = (
         aligned and has_adjacent_rows(a, item) and inner_size(a) == task.plan.inner and a.class_stride != item)
+    # At multiples of a page all classes share the same few sets of the first-level cache: more than it holds collide.
     a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0

@@ -8,7 +8,15 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, fma, frexp, ldexp
 from libc.stdint cimport int64_t
 
-from csoftmax.kernels.task cimport CHUNK, GRADIENT, Task
+from csoftmax.kernels.task cimport CHUNK, GRADIENT, MAX_TILE_ROWS, Task
+
+cdef enum:
+    # The order of every sum over rows follows from this: so many are added to one sum, and these in order.
+    LOSSES = 1024
+    # Weights that are brought together at a time, on the stack: a whole part of LOSSES.
+    WEIGHTS = 256
+    # A power of two: between it and its inverse weights need no scaling.
+    ORDINARY = 20
 
 
 cdef Py_ssize_t first_outside(const int64_t *target, Py_ssize_t n, Py_ssize_t n_classes, bint has_ignore_index,
@@ -311,9 +319,10 @@ cdef void settle_scale(Task *task, double divisor) noexcept nogil:
 
 cdef void multiply_output(const Task *task) noexcept nogil:
     """By what is left of the scale: seldom anything."""
-    cdef Py_ssize_t first
+    cdef Py_ssize_t first = 0
     if task.output != GRADIENT or task.gradient.exponent == 0 and task.gradient.factor == 1 and (
             task.gradient.row_factor == NULL and task.gradient.row_exponent == NULL):
         return
-    for first in range(0, task.n_rows, 256):    # by MAX_TILE_ROWS
-        kernels.multiply_output[task.dtype](task, first, 256 if task.n_rows - first > 256 else task.n_rows - first)
+    while first < task.n_rows:
+        kernels.multiply_output[task.dtype](task, first, min(task.n_rows - first, MAX_TILE_ROWS))
+        first += MAX_TILE_ROWS

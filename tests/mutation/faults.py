@@ -380,7 +380,7 @@ FAULTS = [
     (
         "signals wait for the end of the call",
         "csoftmax/drivers/run.pxi",
-        "        if first < n_tiles and for_python and interrupted():\n            return INTERRUPTED\n",
+        "        if first < n_tiles and crew.for_python and interrupted():\n            return INTERRUPTED\n",
         "",
     ),
     (
@@ -838,7 +838,7 @@ FAULTS = [
     (
         "phases keep their rows on the stack for a whole tile",
         "csoftmax/drivers/plan.pxi",
-        "    STACK_BYTES = 12288 ",
-        "    STACK_BYTES = 65536 ",
+        "    STACK_BYTES = 12288\n",
+        "    STACK_BYTES = 65536\n",
     ),
 ]
