@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,11 @@ def total_weight(
     sample_weight: NDArray[np.float64] | None,
     n_threads: int,
 ) -> tuple[float, float]: ...
-def kinds_of_losses(losses: NDArray[Any], wide_logits: bool) -> int: ...
-def are_ordinary(values: NDArray[np.float64] | None, exponent: int) -> bool: ...
+def look_at_losses(losses: NDArray[Any], wide_logits: bool) -> tuple[bool, bool]: ...
+def are_ordinary_weights(values: NDArray[np.float64] | None) -> bool: ...
+def are_ordinary_scales(values: NDArray[np.float64] | None) -> bool: ...
+def is_ordinary_number(number: float) -> bool: ...
+def is_ordinary_smoothing(smoothing: float) -> bool: ...
 def fast_log_prob(
     logits: object, index: object, axis: object, temperature: object, n_threads: object
 ) -> Any: ...
@@ -89,21 +92,25 @@ def reduce_losses(
     exponent: int,
     n_threads: int,
 ) -> None: ...
+
+class _LossOptions(TypedDict, total=False):
+    target: NDArray[np.int64] | None
+    ignore_index: int | None
+    probabilities: NDArray[Any] | None
+    label_smoothing: float
+    temperature: float
+    divisor: float
+    weight: NDArray[np.float64] | None
+    sample_weight: NDArray[np.float64] | None
+    grad_weight: NDArray[np.float64] | None
+    row_factor: NDArray[np.float64] | None
+    row_exponent: NDArray[np.intc] | None
+
 def cross_entropy(
     logits: NDArray[Any],
     axis: int,
-    target: NDArray[np.int64],
-    ignore_index: int | None,
     loss: NDArray[Any],
     grad: NDArray[Any] | None,
-    divisor: float,
     n_threads: int,
-    probabilities: NDArray[Any] | None = None,
-    weight: NDArray[np.float64] | None = None,
-    sample_weight: NDArray[np.float64] | None = None,
-    grad_weight: NDArray[np.float64] | None = None,
-    label_smoothing: float = 0.0,
-    temperature: float = 1.0,
-    row_factor: NDArray[np.float64] | None = None,
-    row_exponent: NDArray[np.intc] | None = None,
+    **options: Unpack[_LossOptions],
 ) -> None: ...

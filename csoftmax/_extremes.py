@@ -81,12 +81,12 @@ class Wide:
 def are_ordinary(weight, sample_weight, grad_output, label_smoothing, temperature, divisor):
     """Whether no product of these can leave the range of float32, nor a mass that counts."""
     return (
-        (label_smoothing == 0 or label_smoothing >= 1e-12)
-        and 1e-12 < temperature < 1e12
-        and 1e-12 < abs(divisor * temperature) < 1e12
-        and (weight is None or _batch.are_ordinary(weight, 20))
-        and (sample_weight is None or _batch.are_ordinary(sample_weight, 40))
-        and (grad_output is None or _batch.are_ordinary(grad_output, 40))
+        _batch.is_ordinary_smoothing(label_smoothing)
+        and _batch.is_ordinary_number(temperature)
+        and _batch.is_ordinary_number(divisor * temperature)
+        and _batch.are_ordinary_weights(weight)
+        and _batch.are_ordinary_scales(sample_weight)
+        and _batch.are_ordinary_scales(grad_output)
     )
 
 
@@ -127,7 +127,7 @@ def cross_entropy(given, with_grad):
         if given.grad_output is not None:
             of_gradient = Wide(given.grad_output) * of_gradient
     logits, axis, n_threads = given.logits, given.axis, given.n_threads
-    if not 1e-12 < given.temperature < 1e12:
+    if not _batch.is_ordinary_number(given.temperature):
         logits = logits.astype(np.float64, copy=False)
     has_masses = target is None or given.label_smoothing or given.weight is not None
     if has_masses or given.sample_weight is not None:
@@ -184,9 +184,8 @@ def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
     loss = np.zeros(target.shape)
     if of_gradient is None:
         _batch.cross_entropy(
-            logits, axis, target, None, loss, None, 1.0, n_threads, None, None, None, None, 0.0,
-            temperature,
-        )  # fmt: skip
+            logits, axis, loss, None, n_threads, target=target, temperature=temperature
+        )
         return Wide(loss), None
     grad = np.empty_like(logits)
     number, exponent = of_gradient.number, of_gradient.exponent
@@ -200,9 +199,17 @@ def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
     )
     in_kernel, exponent, factor = rows
     _batch.cross_entropy(
-        logits, axis, target, None, loss, grad, 1.0, n_threads, None, None, None, in_kernel, 0.0,
-        temperature, factor, exponent,
-    )  # fmt: skip
+        logits,
+        axis,
+        loss,
+        grad,
+        n_threads,
+        target=target,
+        temperature=temperature,
+        grad_weight=in_kernel,
+        row_factor=factor,
+        row_exponent=exponent,
+    )
     return Wide(loss), grad
 
 
@@ -264,9 +271,16 @@ def _logarithms_and_probabilities(logits, axis, temperature, n_threads):
     rows, zeros = np.full(top.shape, 2.0**560), np.zeros(top.shape, np.intc)
     p, loss = np.empty_like(logits), np.empty(top.shape)
     _batch.cross_entropy(
-        logits, axis, top, None, loss, p, 1.0, n_threads, None, None, None, rows, 0.0, temperature,
-        None, zeros,
-    )  # fmt: skip
+        logits,
+        axis,
+        loss,
+        p,
+        n_threads,
+        target=top,
+        temperature=temperature,
+        grad_weight=rows,
+        row_exponent=zeros,
+    )
     of_top = np.empty_like(logits)
     _batch.probabilities(logits, axis, of_top, False, temperature, n_threads)
     top = np.expand_dims(top, axis)

@@ -13,10 +13,6 @@ import numpy as np
 
 from csoftmax import _batch, _checks, _extremes, _large_integers, _signed
 
-# Bits of what _batch.kinds_of_losses returns; NaN is 1.
-_INFINITE_LOSSES = 2 + 4  # of both signs
-_FAR_LOSS = 8
-
 _MOST_INDICES = 32  # arrays that every NumPy takes as indices at once
 
 
@@ -299,30 +295,30 @@ class _Loss:
         _batch.cross_entropy(
             self.logits,
             self.axis,
-            self.target,
-            self.ignore_index,
-            loss=losses,
-            grad=grad,
-            divisor=self.divisor,
-            n_threads=self.n_threads,
+            losses,
+            grad,
+            self.n_threads,
+            target=self.target,
+            ignore_index=self.ignore_index,
             probabilities=self.probabilities,
+            label_smoothing=self.label_smoothing,
+            temperature=self.temperature,
+            divisor=self.divisor,
             weight=self.weight,
             sample_weight=self.sample_weight,
             grad_weight=self.grad_weight,
-            label_smoothing=self.label_smoothing,
-            temperature=self.temperature,
         )
         return losses
 
     def is_extreme(self, losses):
         """Whether `losses` tell that a product has left the range of the computation."""
-        kinds = _batch.kinds_of_losses(losses, self.kind == np.float64)
-        if kinds & _FAR_LOSS and self.probabilities is not None:  # some are far from 1
+        far, of_both_infinities = _batch.look_at_losses(losses, self.kind == np.float64)
+        if far and self.probabilities is not None:  # some are far from 1
             if not _extremes.are_ordinary_masses(self.probabilities):
                 return True
-        if self.reduction == "none" or kinds & ~_FAR_LOSS != _INFINITE_LOSSES:
+        if self.reduction == "none" or not of_both_infinities:
             return False
-        # Infinite ones of both signs: their sum is no number, but of finite logits they are only too large for float64.
+        # Their sum is no number, but of finite logits they are only too large for float64.
         return bool(np.isfinite(self.logits).all())
 
     def reduced(self, losses):

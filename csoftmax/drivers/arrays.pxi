@@ -1,5 +1,5 @@
 # What _general.py and _extremes.py call: one function for each kind of call. Arrays are checked there, float32 or
-# float64 of native byte order; an axis is not negative.
+# float64 of native byte order; an axis is not negative. What the public functions try before is in fast_path.pxi.
 
 cimport cython
 cimport numpy as cnp
@@ -41,10 +41,6 @@ def in_default_state(function, tuple arguments, dict options):
         PyContext_Exit(context)
 
 
-cdef double *doubles(cnp.ndarray values) noexcept:
-    return NULL if values is None else <double *>cnp.PyArray_DATA(values)
-
-
 cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double temperature, int n_threads):
     """Write softmax, or log_softmax if `log`, of x / temperature along axis to out, of x's shape and dtype."""
     cdef Task task
@@ -70,36 +66,25 @@ cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cn
     call(&task, n_threads)
 
 
+cdef void ask_for_loss(Task *task, cnp.ndarray target, object ignore_index) except *:
+    """Of targets, an int64 array of the rows, C-contiguous and scanned."""
+    task.loss.target = <const int64_t *>cnp.PyArray_DATA(target)
+    task.loss.has_ignore_index = ignore_index is not None
+    task.loss.ignore_index = ignore_index if task.loss.has_ignore_index else 0
+
+
+cdef void ask_for_loss_of_probabilities(Task *task, cnp.ndarray probabilities, int axis) noexcept:
+    """Of the logits' shape and dtype."""
+    lay_out(&task.second_input, probabilities, axis)
+    task.loss.has_probabilities = True
+
+
 @cython.cdivision(True)
-cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ignore_index, cnp.ndarray loss,
-                    cnp.ndarray grad, double divisor, int n_threads, cnp.ndarray probabilities=None,
-                    cnp.ndarray weight=None, cnp.ndarray sample_weight=None, cnp.ndarray grad_weight=None,
-                    double label_smoothing=0, double temperature=1, cnp.ndarray row_factor=None,
-                    cnp.ndarray row_exponent=None):
-    """Write each row's loss to loss, of the logits' dtype or float64, and its gradient over divisor to grad or None.
-
-    With row_exponent it is grad_weight * row_factor * 2**row_exponent times the gradient for a divisor of 1, and not
-    divided by the temperature either.
-
-    target is int64, C-contiguous, and scanned, or None with probabilities of the logits' shape and dtype; loss is
-    C-contiguous, the weights float64, C-contiguous, and none of those that are added far from 1.
-    """
-    cdef Task task
-    cdef fp_state state
+cdef int write_loss(Task *task, cnp.ndarray loss, cnp.ndarray grad, int axis, double label_smoothing, double divisor,
+                    int n_threads) except -1:
+    """Write the losses that the task asks for to loss, and the gradient over divisor to grad, if it is not None."""
     cdef cnp.ndarray masses, chunk_mass
-    describe(&task, logits, axis)
-    if probabilities is not None:
-        lay_out(&task.second_input, probabilities, axis)
-        task.loss.has_probabilities = True
-    else:
-        task.loss.target = <const int64_t *>cnp.PyArray_DATA(target)
-        if ignore_index is not None:
-            task.loss.has_ignore_index = True
-            task.loss.ignore_index = ignore_index
-    task.loss.weight = doubles(weight)
-    task.loss.sample_weight = doubles(sample_weight)
-    task.gradient.weight = doubles(grad_weight)
-    task.temperature = temperature
+    cdef fp_state state
     if cnp.PyArray_TYPE(loss) == cnp.NPY_DOUBLE:
         task.loss.f64 = <double *>cnp.PyArray_DATA(loss)
     else:
@@ -107,21 +92,55 @@ cpdef cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray target, object ign
     if grad is not None:
         lay_out(&task.out, grad, axis)
         task.output = GRADIENT
-    task.gradient.row_factor = doubles(row_factor)
-    task.gradient.row_exponent = NULL if row_exponent is None else <int *>cnp.PyArray_DATA(row_exponent)
     state = fp_enter()
-    if row_exponent is None:
-        settle_scale(&task, divisor)
+    if task.gradient.row_exponent == NULL:
+        settle_scale(task, divisor)
     if label_smoothing != 0 and task.n_classes:
         task.loss.kept = 1 - label_smoothing
         task.loss.smooth = label_smoothing / task.n_classes
-    if probabilities is None and task.loss.smooth != 0:
-        masses = masses_of_classes(task.loss.smooth, weight, task.n_classes, cnp.PyArray_TYPE(logits))
+    if not task.loss.has_probabilities and task.loss.smooth != 0:
+        masses = masses_of_classes(task)
         chunk_mass = sums_of_chunks(masses)
         task.loss.mass = cnp.PyArray_DATA(masses)
         task.loss.chunk_mass = doubles(chunk_mass)
     fp_leave(state)
-    call(&task, n_threads)
+    return call(task, n_threads)
+
+
+def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray loss, cnp.ndarray grad, int n_threads, **options):
+    """Write each row's loss to loss, C-contiguous, of the logits' dtype or float64, and its gradient to grad or None.
+
+    The options: target, int64, C-contiguous and scanned, with ignore_index, an int64 or None; or probabilities, of the
+    logits' shape and dtype. label_smoothing, temperature, and divisor of the gradient. weight of classes, sample_weight
+    of losses and grad_weight of gradients: float64, C-contiguous, and none of those that are added far from 1.
+
+    With row_exponent, of C's ints, the gradient is grad_weight * row_factor * 2**row_exponent times the one for a
+    divisor of 1, and not divided by the temperature either.
+    """
+    cdef Task task
+    cdef cnp.ndarray target = options.pop("target", None)
+    cdef cnp.ndarray weight = options.pop("weight", None)
+    cdef cnp.ndarray sample_weight = options.pop("sample_weight", None)
+    cdef cnp.ndarray grad_weight = options.pop("grad_weight", None)
+    cdef cnp.ndarray row_factor = options.pop("row_factor", None)
+    cdef cnp.ndarray row_exponent = options.pop("row_exponent", None)
+    cdef cnp.ndarray probabilities = options.pop("probabilities", None)
+    cdef double label_smoothing = options.pop("label_smoothing", 0.0), divisor = options.pop("divisor", 1.0)
+    ignore_index, temperature = options.pop("ignore_index", None), options.pop("temperature", 1.0)
+    if options:
+        raise TypeError(f"cross_entropy() has no {', '.join(options)}")
+    describe(&task, logits, axis)
+    if probabilities is None:
+        ask_for_loss(&task, target, ignore_index)
+    else:
+        ask_for_loss_of_probabilities(&task, probabilities, axis)
+    task.temperature = temperature
+    task.loss.weight = doubles(weight)
+    task.loss.sample_weight = doubles(sample_weight)
+    task.gradient.weight = doubles(grad_weight)
+    task.gradient.row_factor = doubles(row_factor)
+    task.gradient.row_exponent = NULL if row_exponent is None else <int *>cnp.PyArray_DATA(row_exponent)
+    write_loss(&task, loss, grad, axis, label_smoothing, divisor, n_threads)
 
 
 cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):

@@ -6,12 +6,13 @@ from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MIN, int64_t, uint64_t
 
 from csoftmax.kernels.task cimport (
-    GRADIENT, LOG_PROB, LOG_PROBABILITY, LOGSUMEXP, LOSS, NOTHING, PROBABILITY, Output, RowNumber, State,
+    FLOAT32, FLOAT64, GRADIENT, LOG_PROB, LOG_PROBABILITY, LOGSUMEXP, LOSS, NOTHING, PROBABILITY, Output, RowNumber,
+    State,
 )
 
 
 cdef inline int dtype_of_pointer(const floating *x) noexcept nogil:
-    return 0 if floating is float else 1
+    return FLOAT32 if floating is float else FLOAT64
 
 
 cdef csoftmax_state csoftmax_empty() noexcept nogil:
@@ -33,22 +34,22 @@ cdef inline floating one_row(
 ) noexcept nogil:
     cdef fp_state state = fp_enter()
     cdef volatile floating result
-    cdef double factor = 1
-    cdef int exponent = 0
+    cdef Scale of_grad = Scale(scale, 0, 1)
     if output == GRADIENT:
-        moderate(scale, 1, dtype_of_pointer(x), &scale, &exponent, &factor)
+        of_grad = moderated(scale, 1, 0, dtype_of_pointer(x))
     result = <floating>kernels.row[dtype_of_pointer(x)](
-        output if out != NULL else NOTHING, number, x, n_classes, target, scale, out)
+        output if out != NULL else NOTHING, number, x, n_classes, target, of_grad.moderate, out)
     if output == GRADIENT and out != NULL and 0 <= target < n_classes:
-        multiply_row(out, n_classes, factor, exponent)
+        multiply_row(out, n_classes, of_grad)
     fp_leave(state)
     return result
 
 
-cdef inline void multiply_row(floating *out, Py_ssize_t n_classes, double factor, int exponent) noexcept nogil:
-    """By what moderate() has left of the scale."""
-    if exponent != 0 or factor != 1:
-        kernels.multiply[dtype_of_pointer(out)](<char *>out, n_classes, sizeof(floating), factor, exponent)
+cdef inline void multiply_row(floating *out, Py_ssize_t n_classes, Scale scale) noexcept nogil:
+    """By what is left of the scale."""
+    if scale.exponent != 0 or scale.factor != 1:
+        kernels.multiply[dtype_of_pointer(out)](
+            <char *>out, n_classes, sizeof(floating), scale.factor, scale.exponent)
 
 
 cdef void softmax_row_f32(const float *x, Py_ssize_t n_classes, float *out) noexcept nogil:
@@ -130,14 +131,12 @@ cdef inline void write_grad(
     double scale, floating *grad,
 ) noexcept nogil:
     cdef fp_state fp = fp_enter()
-    cdef double factor
-    cdef int exponent = 0
+    cdef Scale of_grad = moderated(scale, 1, 0, dtype_of_pointer(x))
     # A target before the piece is none of its classes, nor is one so far behind it that the difference wraps around.
     target = <int64_t>(<uint64_t>target - <uint64_t>first_class) if target >= 0 and target >= first_class else -1
-    moderate(scale, 1, dtype_of_pointer(x), &scale, &exponent, &factor)
     if grad != NULL:
-        kernels.write[dtype_of_pointer(x)](<const State *>state, x, n_classes, target, scale, grad)
-        multiply_row(grad, n_classes, factor, exponent)
+        kernels.write[dtype_of_pointer(x)](<const State *>state, x, n_classes, target, of_grad.moderate, grad)
+        multiply_row(grad, n_classes, of_grad)
     fp_leave(fp)
 
 
@@ -150,11 +149,11 @@ cdef void partial_f64(csoftmax_state *state, const double *x, Py_ssize_t n_class
 
 
 cdef void merge_f32(csoftmax_state *state, const csoftmax_state *other) noexcept nogil:
-    merge_with(state, other, 0)
+    merge_with(state, other, FLOAT32)
 
 
 cdef void merge_f64(csoftmax_state *state, const csoftmax_state *other) noexcept nogil:
-    merge_with(state, other, 1)
+    merge_with(state, other, FLOAT64)
 
 
 cdef float finish_f32(const csoftmax_state *state) noexcept nogil:

@@ -7,7 +7,7 @@ from cython cimport floating
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, fabs
 
-from csoftmax.kernels.task cimport MAX_DIMS
+from csoftmax.kernels.task cimport FLOAT64, MAX_DIMS, Task
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype, int subok)
@@ -204,7 +204,7 @@ cdef bint takes_options(FastLoss *given, cnp.ndarray x, object axis, object labe
         return False
     given.axis = fast_axis(axis, cnp.PyArray_NDIM(x))
     given.label_smoothing = label_smoothing
-    return given.axis >= 0 and (given.label_smoothing == 0 or 1e-12 <= given.label_smoothing <= 1)
+    return given.axis >= 0 and given.label_smoothing <= 1 and is_ordinary_smoothing(given.label_smoothing)
 
 
 cdef bint takes_target(FastLoss *given, cnp.ndarray x, object target, object ignore_index) except -1:
@@ -233,7 +233,7 @@ cdef cnp.ndarray weights_near_one(object weight, Py_ssize_t n_classes):
             or cnp.PyArray_DIM(<cnp.ndarray>weight, 0) != n_classes):
         return None
     weight = cnp.PyArray_Cast(<cnp.ndarray>weight, cnp.NPY_DOUBLE)
-    return weight if are_ordinary(weight, ORDINARY) else None
+    return weight if are_ordinary_weights(weight) else None
 
 
 cdef bint takes_out(FastLoss *given, cnp.ndarray x, cnp.ndarray y, object weight, cnp.ndarray near_one,
@@ -267,20 +267,22 @@ cdef tuple loss_and_grad(FastLoss *given, cnp.ndarray x, cnp.ndarray y, object i
     cdef cnp.ndarray total, losses = rows_like(
         x, given.axis, cnp.PyArray_TYPE(x) if given.to_rows else cnp.NPY_DOUBLE)
     cdef double divisor = 1, divisor_carry = 0
+    cdef Task task
     if given.to_mean and (weight is None or not given.has_indices):
         divisor = cnp.PyArray_SIZE(losses) - given.n_ignored
     elif given.to_mean:
         divisor, divisor_carry = total_weight(y, ignore_index, weight, None, given.n_threads)
-        if not 1e-12 < fabs(divisor) < 1e12:
+        if not is_ordinary_number(divisor):
             return None
+    describe(&task, x, given.axis)
+    task.loss.weight = doubles(weight)
     if given.has_indices:
-        cross_entropy(x, given.axis, y, ignore_index, losses, grad, divisor, given.n_threads, None, weight, None, None,
-                      given.label_smoothing, 1)
+        ask_for_loss(&task, y, ignore_index)
     else:
-        cross_entropy(x, given.axis, None, None, losses, grad, divisor, given.n_threads, y, weight, None, None,
-                      given.label_smoothing, 1)
-        if not given.in_place and kinds_of_losses(losses, cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE) & FAR_LOSS:
-            return None         # of probabilities that may be far from 1
+        ask_for_loss_of_probabilities(&task, y, given.axis)
+    write_loss(&task, losses, grad, given.axis, given.label_smoothing, divisor, given.n_threads)
+    if not given.has_indices and not given.in_place and look_at_losses(losses, task.dtype == FLOAT64)[0]:
+        return None             # of probabilities that may be far from 1
     if given.to_rows:
         return losses[()] if cnp.PyArray_NDIM(losses) == 0 else losses, grad
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)

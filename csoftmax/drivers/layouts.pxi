@@ -34,6 +34,10 @@ cdef int dtype_of(cnp.ndarray x) noexcept:
     return FLOAT64 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else FLOAT32
 
 
+cdef inline double *doubles(cnp.ndarray values) noexcept:
+    return NULL if values is None else <double *>cnp.PyArray_DATA(values)
+
+
 cdef void lay_out(Layout *a, cnp.ndarray x, int axis) noexcept:
     """Describe x as rows along axis; neighbouring row dimensions that continue each other become one."""
     cdef int d, n = 0

@@ -147,8 +147,8 @@ FAULTS = [
     (
         "the last block of losses is not added",
         "csoftmax/drivers/losses.pxi",
-        "    for block in range(n_blocks):\n        total = sum[0]",
-        "    for block in range(n_blocks - (n_blocks > 1)):\n        total = sum[0]",
+        "    for block in range(n_blocks):\n        all.carry",
+        "    for block in range(n_blocks - (n_blocks > 1)):\n        all.carry",
     ),
     (
         "sums of columns take what lies behind the last class",
@@ -366,8 +366,8 @@ FAULTS = [
     (
         "a block of weights is left out of the mean's divisor",
         "csoftmax/drivers/losses.pxi",
-        "    for first in range(block * LOSSES, end, 256):       # by WEIGHTS\n",
-        "    for first in range(block * LOSSES, end if block != 70 else 0, 256):\n",
+        "    while first < end:\n        n = min(end - first, WEIGHTS)\n",
+        "    while first < end and block != 70:\n        n = min(end - first, WEIGHTS)\n",
     ),
     # ---- drivers ----
     ("forked children open parallel regions", "csoftmax/_batch.pyx", "\nwatch_forks()\n", "\n"),
@@ -398,8 +398,8 @@ FAULTS = [
     (
         "an ignored class is counted as outside",
         "csoftmax/drivers/losses.pxi",
-        "            if not (has_ignore_index and target[i] == ignore_index) and not 0 <= target[i] < n_classes:\n",
-        "            if not 0 <= target[i] < n_classes:\n",
+        "            if not 0 <= of.classes[i] < of.n_classes and not is_ignored_class(of, of.classes[i]):\n",
+        "            if not 0 <= of.classes[i] < of.n_classes:\n",
     ),
     (
         "targets are checked but for the last",
@@ -416,8 +416,8 @@ FAULTS = [
     (
         "ignored rows count in the divisor",
         "csoftmax/drivers/losses.pxi",
-        "some[i] = 0 if target != NULL and has_ignore_index and target[first + i] == ignore_index else one",
-        "some[i] = one",
+        "    if is_ignored_class(&of.targets, target):\n        return 0\n",
+        "",
     ),
     (
         "rows that do not continue each other are merged",
@@ -453,8 +453,8 @@ FAULTS = [
     (
         "sizes that no memory has are taken",
         "csoftmax/drivers/c_batches.pxi",
-        "0 <= n_classes <= most // (n_rows or 1)",
-        "0 <= n_classes",
+        "0 <= task.n_classes <= most // max(task.n_rows, 1)",
+        "0 <= task.n_classes",
     ),
     (
         "a gradient's first class is forgotten",
@@ -466,8 +466,8 @@ FAULTS = [
     (
         "label smoothing above 1 is taken",
         "csoftmax/drivers/fast_path.pxi",
-        "1e-12 <= given.label_smoothing <= 1)",
-        "1e-12 <= given.label_smoothing)",
+        "    return given.axis >= 0 and given.label_smoothing <= 1 and is_ordinary",
+        "    return given.axis >= 0 and is_ordinary",
     ),
     (
         "an out of another dtype is taken",
@@ -796,8 +796,8 @@ FAULTS = [
     (
         "scales are not brought near 1",
         "csoftmax/drivers/losses.pxi",
-        "    elif -most <= e <= most:\n",
-        "    elif True:\n",
+        "    if -most <= exponent <= most:\n",
+        "    if True:\n",
     ),
     (
         "costs that leave the range are taken as they are",
@@ -826,7 +826,7 @@ FAULTS = [
     (
         "extreme weights go the ordinary way",
         "csoftmax/_extremes.py",
-        "        and (weight is None or _batch.are_ordinary(weight, 20))\n",
+        "        and _batch.are_ordinary_weights(weight)\n",
         "",
     ),
     (
