@@ -1,8 +1,8 @@
 # cython: freethreading_compatible=True
 # The drivers, one module: how arrays and pointers become tasks, which thread computes which tile, and sums over rows.
-# This page holds what the module remembers, the rest is in drivers/. What it remembers (kernels, quota,
-# process_is_serial, the table of C functions) is written while it is imported, and in a child that was just forked,
-# where one thread runs: threads only read it.
+# The functions are in drivers/; a file there names structs of those before it alone. What the module remembers
+# (kernels, quota, process_is_serial, the table of C functions) is written while it is imported, and in a child that was
+# just forked, where one thread runs: threads only read it.
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer

@@ -39,18 +39,18 @@ cdef inline bint spans(Py_ssize_t stride, Py_ssize_t n, Py_ssize_t item) noexcep
     return n <= 1 or -most <= stride <= most
 
 
-cdef bint lay_out_rows(Layout *a, const Task *task, const Matrix *of) noexcept nogil:
+cdef bint lay_out_rows(Layout *layout, const Task *task, const Matrix *of) noexcept nogil:
     """Describe the task's rows; whether there can be such an array."""
     cdef Py_ssize_t item = item_size(task)
     if task.n_rows and task.n_classes and of.data == NULL:
         return False
     if not spans(of.row_stride, task.n_rows, item) or not spans(of.class_stride, task.n_classes, item):
         return False
-    a.data = <char *>of.data
-    a.class_stride = (of.class_stride if task.n_classes > 1 else 1) * item
-    a.n_dims = 1 if task.n_rows > 1 else 0
-    a.shape[0] = task.n_rows
-    a.strides[0] = of.row_stride * item if task.n_rows > 1 else 0
+    layout.data = <char *>of.data
+    layout.class_stride = (of.class_stride if task.n_classes > 1 else 1) * item
+    layout.n_dims = 1 if task.n_rows > 1 else 0
+    layout.shape[0] = task.n_rows
+    layout.strides[0] = of.row_stride * item if task.n_rows > 1 else 0
     return True
 
 

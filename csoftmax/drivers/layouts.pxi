@@ -38,52 +38,53 @@ cdef inline double *doubles(cnp.ndarray values) noexcept:
     return NULL if values is None else <double *>cnp.PyArray_DATA(values)
 
 
-cdef void lay_out(Layout *a, cnp.ndarray x, int axis) noexcept:
+cdef void lay_out(Layout *layout, cnp.ndarray x, int axis) noexcept:
     """Describe x as rows along axis; neighbouring row dimensions that continue each other become one."""
     cdef int d, n = 0
     cdef Py_ssize_t size, stride
-    a.data = <char *>cnp.PyArray_DATA(x)
-    a.class_stride = cnp.PyArray_STRIDE(x, axis)
+    layout.data = <char *>cnp.PyArray_DATA(x)
+    layout.class_stride = cnp.PyArray_STRIDE(x, axis)
     for d in range(cnp.PyArray_NDIM(x)):
         size = cnp.PyArray_DIM(x, d)
         stride = cnp.PyArray_STRIDE(x, d)
         if d == axis or size == 1:
             continue
-        if n and a.strides[n - 1] == size * stride:
-            a.shape[n - 1] *= size
-            a.strides[n - 1] = stride
+        if n and layout.strides[n - 1] == size * stride:
+            layout.shape[n - 1] *= size
+            layout.strides[n - 1] = stride
         else:
-            a.shape[n] = size
-            a.strides[n] = stride
+            layout.shape[n] = size
+            layout.strides[n] = stride
             n += 1
-    a.n_dims = n
+    layout.n_dims = n
 
 
-cdef bint is_aligned(const Layout *a, Py_ssize_t item) noexcept nogil:
+cdef bint is_aligned(const Layout *layout, Py_ssize_t item) noexcept nogil:
     cdef int d
-    if <uintptr_t>a.data % item or a.class_stride % item:
+    if <uintptr_t>layout.data % item or layout.class_stride % item:
         return False
-    for d in range(a.n_dims):
-        if a.strides[d] % item:
+    for d in range(layout.n_dims):
+        if layout.strides[d] % item:
             return False
     return True
 
 
-cdef inline Py_ssize_t inner_size(const Layout *a) noexcept nogil:
-    return a.shape[a.n_dims - 1] if a.n_dims else 1
+cdef inline Py_ssize_t inner_size(const Layout *layout) noexcept nogil:
+    return layout.shape[layout.n_dims - 1] if layout.n_dims else 1
 
 
-cdef inline bint has_adjacent_rows(const Layout *a, Py_ssize_t item) noexcept nogil:
+cdef inline bint has_adjacent_rows(const Layout *layout, Py_ssize_t item) noexcept nogil:
     """Rows follow each other element by element: they can be lanes."""
-    return a.n_dims > 0 and a.strides[a.n_dims - 1] == item
+    return layout.n_dims > 0 and layout.strides[layout.n_dims - 1] == item
 
 
-cdef inline void find_lanes(Layout *a, const Task *task) noexcept nogil:
+cdef inline void find_lanes(Layout *layout, const Task *task) noexcept nogil:
     """Whether rows or neighbouring rows, as many as there are of x, can be read or written as they lie."""
     cdef Py_ssize_t item = item_size(task)
-    cdef bint aligned = is_aligned(a, item)
-    a.rows = aligned and a.n_dims <= 1 and a.class_stride == item
-    a.columns = (
-        aligned and has_adjacent_rows(a, item) and inner_size(a) == task.plan.inner and a.class_stride != item)
+    cdef bint aligned = is_aligned(layout, item)
+    layout.rows = aligned and layout.n_dims <= 1 and layout.class_stride == item
+    layout.columns = (
+        aligned and has_adjacent_rows(layout, item) and inner_size(layout) == task.plan.inner
+        and layout.class_stride != item)
     # At multiples of a page all classes share the same few sets of the first-level cache: more than it holds collide.
-    a.collides = a.columns and task.n_classes > 64 and a.class_stride % 4096 == 0
+    layout.collides = layout.columns and task.n_classes > 64 and layout.class_stride % PAGE_BYTES == 0

@@ -71,6 +71,10 @@ cdef enum:
     TARGETS = 32768
 
 
+cdef enum:                      # not for tuning
+    LINE_BYTES = 64             # of the cache
+    PAGE_BYTES = 4096
+
 cdef struct Crew:               # who computes a task
     int n_threads
     bint share_chunks           # of one tile after the other; else they share the tiles
@@ -82,12 +86,12 @@ cdef Py_ssize_t first_tile_offset(const Task *task) noexcept nogil:
     NumPy begin 16 bytes behind one. Else tiles would share lines, and those of an output that goes past the cache would
     be read first."""
     cdef const Layout *written = &task.x if task.output == NOTHING else &task.out
-    cdef Py_ssize_t row = <Py_ssize_t>(<uintptr_t>written.data % 64) // item_size(task)     # of the line of the first
+    cdef Py_ssize_t row = <Py_ssize_t>(<uintptr_t>written.data % LINE_BYTES) // item_size(task)     # in its line
     cdef int d
     for d in range(written.n_dims - 1):
-        if written.strides[d] % 64:
+        if written.strides[d] % LINE_BYTES:
             return 0
-    if written.columns and written.class_stride % 64 == 0 and task.plan.inner >= ALIGNED_ROWS:
+    if written.columns and written.class_stride % LINE_BYTES == 0 and task.plan.inner >= ALIGNED_ROWS:
         return row
     return 0
 
@@ -203,7 +207,7 @@ cdef Py_ssize_t plan_scratch(Task *task, const Crew *crew) noexcept nogil:
     task.plan.states_bytes = kernels.states_size(width, task.plan.n_chunks)
     task.plan.scratch_bytes = numbers_size(task, width) + array_bytes * (
         1 + term_arrays(task) + (2 if needs_more_scratch(task) else 0))
-    task.plan.scratch_bytes = (task.plan.scratch_bytes + 63) // 64 * 64
+    task.plan.scratch_bytes = (task.plan.scratch_bytes + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
     if crew.n_threads > 1:
         task.plan.scratch_bytes += PREFETCH_GAP_BYTES
     if crew.share_chunks:

@@ -228,7 +228,7 @@ cdef void run_rows(const Task *task) noexcept nogil:
 # ---- Tasks ----
 
 cdef int run_in_tiles(Task *task, int n_threads, bint for_python) noexcept nogil:
-    cdef char[STACK_BYTES + 64] stack
+    cdef char[STACK_BYTES + LINE_BYTES] stack
     cdef char *heap = NULL
     cdef char *scratch = stack
     cdef Py_ssize_t size
@@ -238,11 +238,11 @@ cdef int run_in_tiles(Task *task, int n_threads, bint for_python) noexcept nogil
     crew = crew_for(task, n_threads, for_python)
     size = plan_scratch(task, &crew)
     if size > STACK_BYTES:
-        heap = <char *>malloc(size + 64)
+        heap = <char *>malloc(size + LINE_BYTES)
         if heap == NULL:
             return CSOFTMAX_NO_MEMORY
         scratch = heap
-    scratch += (64 - <uintptr_t>scratch % 64) % 64
+    scratch += (LINE_BYTES - <uintptr_t>scratch % LINE_BYTES) % LINE_BYTES
     if crew.share_chunks:
         status = run_chunks(task, &crew, scratch)
     else:

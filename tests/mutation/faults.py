@@ -422,7 +422,7 @@ FAULTS = [
     (
         "rows that do not continue each other are merged",
         "csoftmax/drivers/layouts.pxi",
-        "        if n and a.strides[n - 1] == size * stride:\n",
+        "        if n and layout.strides[n - 1] == size * stride:\n",
         "        if n:\n",
     ),
     (
