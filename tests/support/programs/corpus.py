@@ -6,7 +6,7 @@ import numpy as np
 
 import csoftmax
 
-CLASSES = (1, 2, 3, 10, 16, 17, 33, 64, 65, 127, 1000, 2049, 5000)
+LENGTHS = (1, 2, 3, 10, 16, 17, 33, 64, 65, 127, 1000, 2049, 5000)
 SCALES = (2.0**-23, 2.0**-19, 2.0**-16, 2.0**-12)
 
 
@@ -38,7 +38,7 @@ def results(x, target, axis):
 pool, total = integers(20_011), hashlib.sha256()
 for dtype in (np.float32, np.float64):
     for axis in (0, 1):
-        for n_classes in CLASSES:
+        for n_classes in LENGTHS:
             n_rows = 4 if n_classes > 2000 else 37
             shape = (n_rows, n_classes) if axis else (n_classes, n_rows)
             target = np.resize(pool[7:], n_rows) % n_classes
