@@ -159,18 +159,18 @@ def public(a, n_threads):
 def drivers(a, n_threads):
     """What the public functions call: these are handed the results of rows that those allocate."""
     loss, x, y, out, q, axis = _batch.cross_entropy, a.x, a.target, a.out, a.other, a.axis
-    last = (1.0, n_threads)
+    index = {"target": y, "ignore_index": -100}
     weights = {"weight": a.weight, "sample_weight": a.sample_weight, "grad_weight": a.grad_output}
     smooth = {"label_smoothing": 0.1, "temperature": 1.7, **weights}
     return {
         "logsumexp": lambda: _batch.logsumexp(x, axis, a.loss, 1.0, None, n_threads),
         "logsumexp, added": lambda: _batch.logsumexp(x, axis, a.loss, 1.7, q, n_threads),
-        "log_prob": lambda: _batch.log_prob(x, axis, a.several, a.picked, *last),
-        "losses": lambda: loss(x, axis, y, -100, a.loss, None, *last),
-        "losses in double": lambda: loss(x, axis, y, -100, a.total, out, *last),
-        "losses, weights": lambda: loss(x, axis, y, -100, a.loss, out, *last, None, **weights),
-        "losses, smooth": lambda: loss(x, axis, y, -100, a.total, out, *last, None, **smooth),
-        "losses, all": lambda: loss(x, axis, None, None, a.loss, out, *last, q, **smooth),
+        "log_prob": lambda: _batch.log_prob(x, axis, a.several, a.picked, 1.0, n_threads),
+        "losses": lambda: loss(x, axis, a.loss, None, n_threads, **index),
+        "losses in double": lambda: loss(x, axis, a.total, out, n_threads, **index),
+        "losses, weights": lambda: loss(x, axis, a.loss, out, n_threads, **index, **weights),
+        "losses, smooth": lambda: loss(x, axis, a.total, out, n_threads, **index, **smooth),
+        "losses, all": lambda: loss(x, axis, a.loss, out, n_threads, probabilities=q, **smooth),
         "reduce_losses": lambda: _batch.reduce_losses(
             a.total, 1.0, 0.0, a.loss[-1:].reshape(()), 0, 0
         ),
