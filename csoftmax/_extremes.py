@@ -6,7 +6,7 @@ as large as they may be, and arrays of the logits' size are made. What an argume
 
 import numpy as np
 
-from csoftmax import _batch
+from csoftmax import _batch, _pairs
 
 # What multiplies gradients in the kernels: the smallest probability keeps its digits, and none overflows.
 _MOST = {np.dtype(np.float32): 80, np.dtype(np.float64): 560}
@@ -43,9 +43,8 @@ class Wide:
         """Along an axis, which stays."""
         exponent = self._size().max(axis, keepdims=True, initial=_NO_EXPONENT)
         exponent = np.where(exponent == _NO_EXPONENT, 0, exponent)
-        # NumPy adds in an order that depends on the strides.
-        terms = np.ascontiguousarray(np.moveaxis(self._over(exponent), axis, -1))
-        return Wide(np.expand_dims(terms.sum(-1), axis), exponent)
+        terms = np.moveaxis(self._over(exponent), axis, -1)
+        return Wide(np.expand_dims(_pairs.summed(terms), axis), exponent)
 
     def where(self, condition, other):
         """These numbers where the condition holds, others elsewhere."""
@@ -192,7 +191,8 @@ def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
     most = _MOST[logits.dtype]
     taken = np.clip(exponent, -most, most)
     finite = np.isfinite(number)
-    in_kernel = np.where(finite, np.ldexp(number, taken), 1.0)
+    # An infinite number multiplies what is as large as may be: of subnormal probabilities only zeros stay zeros.
+    in_kernel = np.ldexp(np.where(finite, number, 1.0), np.where(finite, taken, most))
     rows = (
         np.ascontiguousarray(np.broadcast_to(each, target.shape)).reshape(target.shape)
         for each in (in_kernel, (exponent - taken).astype(np.intc), np.where(finite, 1.0, number))

@@ -182,9 +182,9 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
 
     Notes
     -----
-    Each result is within 2 units in the last place (float64: 3) of the larger of its own size and the
-    maximum's, which differ where the maximum and the logarithm of the sum nearly cancel. No classes or
-    nothing but -inf give -inf, +inf gives +inf, NaN gives NaN.
+    Each result is within 2 units in the last place (float64: 3) of the largest of its own size, the
+    maximum's and the distance between them, which differ where the maximum and the logarithm of the sum
+    nearly cancel. No classes or nothing but -inf give -inf, +inf gives +inf, NaN gives NaN.
 
     References
     ----------

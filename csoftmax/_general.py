@@ -284,7 +284,7 @@ class _Loss:
         masses = self.probabilities
         if masses is not None and not _extremes.are_ordinary_masses(masses):
             return True
-        return self.reduction != "none" and any(
+        return any(
             each is not None and each.size > 0 and each.min() < 0
             for each in (self.weight, self.sample_weight, masses)
         )
@@ -312,14 +312,22 @@ class _Loss:
 
     def is_extreme(self, losses):
         """Whether `losses` tell that a product has left the range of the computation."""
-        far, of_both_infinities = _batch.look_at_losses(losses, self.kind == np.float64)
+        far, not_finite = _batch.look_at_losses(losses, self.kind == np.float64)
         if far and self.probabilities is not None:  # some are far from 1
             if not _extremes.are_ordinary_masses(self.probabilities):
                 return True
-        if self.reduction == "none" or not of_both_infinities:
+        options = (
+            self.weight,
+            self.sample_weight,
+            self.probabilities,
+            self.label_smoothing or None,
+        )
+        if not not_finite or all(each is None for each in options):
             return False
-        # Their sum is no number, but of finite logits they are only too large for float64.
-        return bool(np.isfinite(self.logits).all())
+        # Summands, or losses of both signs, may have been too large for the dtype where the sum is not.
+        lowest, highest = self.logits.min(self.axis), self.logits.max(self.axis)
+        is_finite = np.isfinite(lowest) & np.isfinite(highest)
+        return bool((is_finite & ~np.isfinite(losses)).any())
 
     def reduced(self, losses):
         if self.reduction == "none":

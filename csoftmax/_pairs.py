@@ -24,6 +24,20 @@ def two_sum(a, b):
     return total, (a - (total - of_b)) + (b - of_b)
 
 
+def summed(values):
+    """Return the sums along the last axis, rounded once: halves are added to halves, with what rounding takes."""
+    high, low = values, np.zeros_like(values)
+    while (n := high.shape[-1]) > 1:
+        half = n // 2
+        parts = [slice(0, half), slice(half, 2 * half), slice(2 * half, n)]
+        (a, b, rest), (a_low, b_low, rest_low) = ([v[..., i] for i in parts] for v in (high, low))
+        total, lost = two_sum(a, b)
+        high = np.concatenate([total, rest], -1)
+        low = np.concatenate([a_low + b_low + lost, rest_low], -1)
+    high, low = high.sum(-1), low.sum(-1)  # of one, or of none
+    return np.where(np.isfinite(high), high + low, values.sum(-1))
+
+
 def two_product(a, b):
     """Return a * b, without an error where neither is beyond 2**990 and the product is not below 2**-960."""
     product = a * b

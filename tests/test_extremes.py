@@ -239,6 +239,59 @@ def test_a_loss_may_be_finite_where_a_log_probability_is_not(dtype):
     assert reference.ulps(got, np.longdouble(big) * np.longdouble(0.5)[np.newaxis]) <= 4
 
 
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_a_loss_is_finite_where_only_its_summands_leave_the_range(reduction):
+    big = 1.7e308
+    x = np.array([[big, -big, -big, 0.5]])
+    # 1.5 of the difference 2 big is taken, and as much added: what is left is 1.5 big.
+    q = np.array([[0, -1.5, 1.5, 1.5]])
+    loss, grad = csoftmax.cross_entropy_with_grad(x, q, temperature=8.0, reduction=reduction)
+    assert reference.ulps(np.ravel(loss), np.longdouble([big]) * 1.5 / 8) <= 7
+    assert_array_equal(grad, [[1.5 / 8, 1.5 / 8, -1.5 / 8, -1.5 / 8]])
+    options = {"label_smoothing": 0.5, "weight": [-2, -2, 2, -3], "temperature": 1e-3}
+    assert not np.isnan(csoftmax.cross_entropy(x, [1], reduction=reduction, **options))
+    masked = np.array([[big, -np.inf, 0, 0], [-big, 0, 0, 0.0]])  # another row is not finite
+    loss = csoftmax.cross_entropy(
+        masked, [3, 0], sample_weight=[0.25, 0.25], weight=[2.0, 1, 1, 1], reduction=reduction
+    )
+    expected = [0.25 * big, 0.5 * big]
+    expected = expected if reduction == "none" else np.sum(expected, keepdims=True)
+    assert reference.ulps(np.ravel(loss), np.longdouble(expected)) <= 4
+
+
+def test_a_row_of_no_weight_has_no_gradient_however_large_its_targets(rng):
+    q = 10.0 ** rng.uniform(250, 308, (2, 300))
+    x = rng.normal(0, 1, q.shape)
+    loss, grad = csoftmax.cross_entropy_with_grad(x, q, sample_weight=[0, 0], reduction="none")
+    assert_array_equal(loss, 0)
+    assert_array_equal(grad, 0)
+
+
+def test_an_infinite_gradient_keeps_the_signs_of_subnormal_probabilities():
+    _, grad = csoftmax.cross_entropy_with_grad(
+        np.array([[0.0, -740, -750]]), [0], grad_output=[INF], reduction="none"
+    )
+    assert_array_equal(grad, [[-INF, INF, INF]])
+
+
+def test_gradients_of_extreme_factors_are_within_their_bound(rng):
+    x = rng.normal(0, 20, (4, 257))
+    weight = rng.uniform(50, 70000, 257)
+    target = rng.integers(0, 257, 4)
+    options = {"weight": weight, "label_smoothing": 1e-10, "reduction": "none"}
+    _, grad = csoftmax.cross_entropy_with_grad(x, target, grad_output=[2e219] * 4, **options)
+    wide = x.astype(np.longdouble)
+    p = np.exp(wide - wide.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    mass = np.longdouble(1e-10) / 257 * weight + np.zeros((4, 1))
+    mass[np.arange(4), target] += (1 - np.longdouble(1e-10)) * weight[target]
+    spread = p * mass.sum(1, keepdims=True)
+    size = np.maximum(spread, mass).astype(np.float64)
+    off = np.abs(grad / np.longdouble(2e219) - (spread - mass)) / np.spacing(size)
+    others = np.arange(257) != target[:, None]  # at the target 1 - p has lost its digits here
+    assert off[others].max() <= 8
+
+
 def test_weights_that_cancel_give_what_the_formula_says():
     x = np.array([[1.0, 0], [2.0, 0]])
     loss, grad = csoftmax.cross_entropy_with_grad(x, [0, 0], sample_weight=[1, -1])

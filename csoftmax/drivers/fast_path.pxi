@@ -267,6 +267,7 @@ cdef tuple loss_and_grad(FastLoss *given, cnp.ndarray x, cnp.ndarray y, object i
     cdef cnp.ndarray total, losses = rows_like(
         x, given.axis, cnp.PyArray_TYPE(x) if given.to_rows else cnp.NPY_DOUBLE)
     cdef double divisor = 1, divisor_carry = 0
+    cdef bint far, not_finite
     cdef Task task
     if given.to_mean and (weight is None or not given.has_indices):
         divisor = cnp.PyArray_SIZE(losses) - given.n_ignored
@@ -281,12 +282,12 @@ cdef tuple loss_and_grad(FastLoss *given, cnp.ndarray x, cnp.ndarray y, object i
     else:
         ask_for_loss_of_probabilities(&task, y, given.axis)
     write_loss(&task, losses, grad, given.axis, given.label_smoothing, divisor, given.n_threads)
-    if not given.has_indices and not given.in_place and look_at_losses(losses, task.dtype == FLOAT64)[0]:
-        return None             # of probabilities that may be far from 1
+    if not given.in_place and (weight is not None or given.label_smoothing != 0 or not given.has_indices):
+        far, not_finite = look_at_losses(losses, task.dtype == FLOAT64)
+        if not_finite or far and not given.has_indices:
+            return None         # a summand may have left the range, or probabilities are far from 1
     if given.to_rows:
         return losses[()] if cnp.PyArray_NDIM(losses) == 0 else losses, grad
     total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)
     reduce_losses(losses, divisor, divisor_carry, total, 0, given.n_threads)
-    if weight is not None and not given.in_place and not fabs(<double>total[()]) < INFINITY:
-        return None             # of infinite losses of both signs, which may have been too large for float64
     return total[()], grad

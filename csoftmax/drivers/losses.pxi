@@ -296,21 +296,19 @@ cpdef bint is_ordinary_smoothing(double smoothing):
 
 cpdef (bint, bint) look_at_losses(cnp.ndarray losses, bint wide_logits):
     """Return whether some float32 or float64 losses are so small or large that their summands may have left the logits'
-    dtype; and whether infinite ones of both signs are among them, but no NaN."""
+    dtype, and whether some are infinite or NaN."""
     cdef double least = 1e-100 if wide_logits else 1e-25
     cdef bint wide = dtype_of(losses) == FLOAT64
     cdef const double *d = <const double *>cnp.PyArray_DATA(losses)
     cdef const float *f = <const float *>cnp.PyArray_DATA(losses)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), i
-    cdef int far = 0, undefined = 0, plus = 0, minus = 0
+    cdef int far = 0, not_finite = 0
     cdef double value
     for i in range(n):
         value = d[i] if wide else f[i]
         far |= not least < fabs(value) < 1e30 and value != 0
-        undefined |= value != value
-        plus |= value == INFINITY
-        minus |= value == -INFINITY
-    return far, plus and minus and not undefined
+        not_finite |= not fabs(value) < INFINITY
+    return far, not_finite
 
 
 # ---- Masses of classes ----

@@ -132,7 +132,8 @@ cdef inline void find_factors(
         numerator[row] = task.gradient.scale if task.output == GRADIENT else 1
     if task.output == GRADIENT and not masses.plain:
         for row in range(width):
-            numerator[row] = masses.factor[row] * (masses.of_target[row] + masses.shared[row])
+            numerator[row] = masses.of_target[row] + masses.shared[row]
+            numerator[row] = masses.factor[row] * numerator[row] if masses.factor[row] != 0 else 0
     if kind_of(task.n_classes, task.temperature) != NEXT_TO_MAXIMUM:
         for row in range(width):
             top[row] = <floating>term_scale(maximum[row])
@@ -180,8 +181,8 @@ cdef inline void find_target_gradients(
             target = target_term[row] * (1 / term_scale(top[row]))
             rest *= 1 / term_scale(top[row])
             target = (masses.shared[row] * target - masses.of_target[row] * rest) / (rest + target)
-            gradient[row] = (
-                <floating>(masses.factor[row] * (target - masses.of_class[row])) + <floating>0)     # never -0.0
+            target = masses.factor[row] * (target - masses.of_class[row]) if masses.factor[row] != 0 else 0
+            gradient[row] = <floating>target + <floating>0      # never -0.0
 
 
 cdef inline void find_logarithms(
