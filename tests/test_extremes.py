@@ -240,23 +240,22 @@ def test_a_loss_may_be_finite_where_a_log_probability_is_not(dtype):
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-def test_a_loss_is_finite_where_only_its_summands_leave_the_range(reduction):
-    big = 1.7e308
-    x = np.array([[big, -big, -big, 0.5]])
-    # 1.5 of the difference 2 big is taken, and as much added: what is left is 1.5 big.
-    q = np.array([[0, -1.5, 1.5, 1.5]])
-    loss, grad = csoftmax.cross_entropy_with_grad(x, q, temperature=8.0, reduction=reduction)
-    assert reference.ulps(np.ravel(loss), np.longdouble([big]) * 1.5 / 8) <= 7
-    assert_array_equal(grad, [[1.5 / 8, 1.5 / 8, -1.5 / 8, -1.5 / 8]])
-    options = {"label_smoothing": 0.5, "weight": [-2, -2, 2, -3], "temperature": 1e-3}
-    assert not np.isnan(csoftmax.cross_entropy(x, [1], reduction=reduction, **options))
-    masked = np.array([[big, -np.inf, 0, 0], [-big, 0, 0, 0.0]])  # another row is not finite
-    loss = csoftmax.cross_entropy(
-        masked, [3, 0], sample_weight=[0.25, 0.25], weight=[2.0, 1, 1, 1], reduction=reduction
-    )
-    expected = [0.25 * big, 0.5 * big]
-    expected = expected if reduction == "none" else np.sum(expected, keepdims=True)
-    assert reference.ulps(np.ravel(loss), np.longdouble(expected)) <= 4
+def test_a_loss_is_finite_where_only_its_summands_leave_the_range(rng, reduction):
+    big = np.finfo(np.float64).max
+    x = np.array([[big / 2, -big / 2, 1, big / 2, 0.9999 * big, -big / 2, -big]])
+    q = np.array([[1.5, 1.25, 1, 1.5, 0.125, 1.125, 0.75]])
+    loss = csoftmax.cross_entropy(x, q, temperature=14.0, reduction=reduction)
+    expected = (q * (x.max() - x.astype(np.longdouble))).sum(1) / 14
+    assert reference.ulps(np.ravel(loss), expected) <= 7
+    masked = np.array([[-big, 0, 1, big], [0, -np.inf, 0, 0]])  # the other row is not finite
+    options = {"weight": [1.5, 0.5, 1, 0.75], "sample_weight": [0.04, 1]}
+    loss = csoftmax.cross_entropy(masked, [0, -100], reduction=reduction, **options)
+    expected = np.longdouble([0.04]) * 3 * np.longdouble(big)
+    assert reference.ulps(np.ravel(loss)[:1], expected) <= 4
+    x = rng.choice([big, -big, big / 2, -big / 2, 0, 1], (300, 5))
+    options = {"weight": [-2, -2, 2, -3, -1], "label_smoothing": 0.5, "temperature": 1.37e-3}
+    losses = csoftmax.cross_entropy(x, rng.integers(0, 5, 300), reduction="none", **options)
+    assert not np.isnan(losses).any()
 
 
 def test_a_row_of_no_weight_has_no_gradient_however_large_its_targets(rng):
