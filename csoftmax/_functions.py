@@ -1,6 +1,7 @@
 """The public functions: signatures and documentation.
 
-Each tries the compiled fast path, which takes plain arguments and returns None for all others; then _general.py.
+All but the backward functions try the compiled fast path, which returns None for what it does not take; then they
+call _general.py, as those do at once.
 """
 
 from csoftmax import _batch, _general

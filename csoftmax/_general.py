@@ -261,9 +261,16 @@ class _Loss:
             self.divisor,
         ) and not (
             narrows
-            and self.probabilities.dtype != self.kind
+            and (self.probabilities.dtype != self.kind or self._magnifies())
             and not _extremes.are_ordinary_masses(self.probabilities)
         )
+
+    def _magnifies(self):
+        """Whether gradients are multiplied by so much that digits of subnormal masses would be missed."""
+        most = 1.0 / abs(self.temperature * self.divisor)
+        if self.grad_weight is not None and self.grad_weight.size:
+            most *= np.abs(self.grad_weight).max()
+        return most > 1e3
 
     def convert_probabilities(self):
         if self.probabilities is not None:

@@ -258,6 +258,21 @@ def test_a_loss_is_finite_where_only_its_summands_leave_the_range(rng, reduction
     assert not np.isnan(losses).any()
 
 
+@pytest.mark.parametrize("temperature", [1e-10, 1e-7, 1.0])
+def test_gradients_of_subnormal_targets_keep_their_digits(rng, temperature):
+    x = rng.normal(0, 1, (3, 60)).astype(np.float32)
+    q = (10.0 ** rng.uniform(-44, -37, x.shape)).astype(np.float32)
+    options = {"temperature": temperature, "reduction": "sum", "weight": rng.uniform(0.5, 2, 60)}
+    _, grad = csoftmax.cross_entropy_with_grad(x, q, grad_output=1e6, **options)
+    mass = q.astype(np.longdouble) * options["weight"]
+    wide = x.astype(np.longdouble) / temperature
+    p = np.exp(wide - wide.max(1, keepdims=True))
+    p *= mass.sum(1, keepdims=True) / p.sum(1, keepdims=True)
+    size = (np.maximum(p, mass) * 1e6 / temperature).astype(np.float32)
+    off = np.abs(grad - (p - mass) * 1e6 / temperature) / np.spacing(size)
+    assert off.max() <= 8
+
+
 def test_a_row_of_no_weight_has_no_gradient_however_large_its_targets(rng):
     q = 10.0 ** rng.uniform(250, 308, (2, 300))
     x = rng.normal(0, 1, q.shape)

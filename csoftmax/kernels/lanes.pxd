@@ -67,7 +67,8 @@ cdef inline double tops_in_lanes(const floating *terms, floating top) noexcept n
 
 
 cdef inline bint has_nan(const floating *x, Py_ssize_t n, Py_ssize_t stride) noexcept nogil:
-    """In an integer: of `if isnan(x): result = NAN` GCC 12 makes a maximum over vectors, which NaN does not survive."""
+    """Whether one of n classes is NaN. Found in an integer: of `if isnan(x): result = NAN` GCC 12 makes a maximum over
+    vectors, which NaN does not survive."""
     cdef Py_ssize_t j
     cdef int found = 0
     for j in range(n):

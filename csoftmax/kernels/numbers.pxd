@@ -156,7 +156,8 @@ cdef inline double loss_of(
 cdef inline void settle_infinite(
     const floating *x, Py_ssize_t n_classes, Py_ssize_t class_stride, double *sum, double *ties,
 ) noexcept nogil:
-    """What is known of classes whose maximum is infinite: their terms mean nothing, but a NaN is one."""
+    """What is known of classes whose maximum is infinite: there are no terms, so that a NaN is looked for
+    among the classes themselves."""
     sum[0] = 0
     ties[0] = NAN if has_nan(x, n_classes, class_stride) else 0
 

@@ -38,7 +38,7 @@ cdef struct TwoInputs:          # of a part: logits and masses, or a result and 
 cdef struct Measured:           # of a part's rows, whose sums have no carries: (n_rows,) each
     void *maximum               # of the dtype
     double *sum                 # of the terms below the maximum's
-    double *ties                # how many other classes share the maximum; if that is infinite, undefined
+    double *ties                # how many other classes share the maximum; NaN if a class is
 
 cdef struct RowStates:          # what is known of a tile's rows; arrays of the dtype are void *
     Py_ssize_t width            # rows, and what fills up the lanes

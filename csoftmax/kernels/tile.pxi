@@ -1,5 +1,6 @@
 # One tile from the arrays and back: its chunks are measured, its rows finished, its classes written. All is computed in
-# scratch and put out at the end, so the output may be the input. Here are the build's functions for tiles, too.
+# scratch and put out at the end, so the output may be the input. Here are the build's functions for
+# tiles, and those that count targets and add up losses, too.
 
 from cython cimport floating
 from libc.math cimport isinf
