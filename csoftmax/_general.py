@@ -15,6 +15,9 @@ from csoftmax import _batch, _checks, _extremes, _large_integers, _signed
 
 _MOST_INDICES = 32  # arrays that every NumPy takes as indices at once
 
+# Beyond them differences, divided by an ordinary temperature and multiplied by ordinary masses, may be infinite.
+_FAR_LOGITS = {np.dtype(np.float32): 1e18, np.dtype(np.float64): 1e280}
+
 
 def in_default_state(function):
     """Let NumPy's conversions and sums round as the kernels do and raise no warning, whatever the caller's state."""
@@ -180,7 +183,9 @@ def cross_entropy(logits, target, options, function, with_grad=False):
         grad = given.room_for_grad() if with_grad else None
         looks_first = grad is not None and given.may_need_logits_behind(grad)
         losses = given.write_losses(None if looks_first else grad)
-        if not given.is_extreme(losses):
+        # Where the gradient has taken the logits' place, they cannot be asked for again, nor need to be.
+        was_taken = grad is not None and not looks_first and np.may_share_memory(grad, given.logits)
+        if was_taken or not given.is_extreme(losses):
             if looks_first:
                 losses = given.write_losses(grad)
             return given.reduced(losses), given.delivered(grad)
@@ -284,13 +289,19 @@ class _Loss:
     def may_need_logits_behind(self, grad):
         """Whether `grad` takes the place of the logits, though is_extreme() may ask for them again.
 
-        Without masses far from 1 or below 0 it does not.
+        Without masses far from 1 or below 0, or logits near the end of the range, it does not.
         """
         if not np.may_share_memory(grad, self.logits):
             return False
         masses = self.probabilities
         if masses is not None and not _extremes.are_ordinary_masses(masses):
             return True
+        if masses is not None or self.weight is not None or self.label_smoothing:
+            lowest, highest = self.logits.min(self.axis), self.logits.max(self.axis)
+            is_finite = np.isfinite(lowest) & np.isfinite(highest)
+            most = _FAR_LOGITS[self.kind]
+            if (is_finite & ((lowest < -most) | (highest > most))).any():
+                return True
         return any(
             each is not None and each.size > 0 and each.min() < 0
             for each in (self.weight, self.sample_weight, masses)

@@ -245,11 +245,29 @@ cdef bint takes_out(FastLoss *given, cnp.ndarray x, cnp.ndarray y, object weight
     if given.in_place and near_one is not None and not are_zero_or_within(
             doubles(near_one), cnp.PyArray_SIZE(near_one), 0, INFINITY):
         return False
+    if given.in_place and (near_one is not None or given.label_smoothing != 0 or not given.has_indices):
+        if has_far_logits(x):
+            return False
     if given.in_place and not given.has_indices:
         if cnp.PyArray_TYPE(y) == cnp.NPY_DOUBLE:
             return are_zero_or_within(<const double *>cnp.PyArray_DATA(y), cnp.PyArray_SIZE(y), 1e-29, 1e29)
         return are_zero_or_within(<const float *>cnp.PyArray_DATA(y), cnp.PyArray_SIZE(y), 1e-29, 1e29)
     return True
+
+
+cdef bint has_far_logits(cnp.ndarray x) noexcept:
+    """Whether there are finite logits so large that masses times their differences may not be finite."""
+    cdef const double *d = <const double *>cnp.PyArray_DATA(x)
+    cdef const float *f = <const float *>cnp.PyArray_DATA(x)
+    cdef Py_ssize_t i
+    cdef int found = 0
+    if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE:
+        for i in range(cnp.PyArray_SIZE(x)):
+            found |= 1e280 < fabs(d[i]) < INFINITY
+    else:
+        for i in range(cnp.PyArray_SIZE(x)):
+            found |= 1e30 < fabs(f[i]) < INFINITY
+    return found
 
 
 cdef bint are_zero_or_within(const floating *values, Py_ssize_t n, double least, double most) noexcept:
