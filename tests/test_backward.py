@@ -65,6 +65,53 @@ def test_gradients_of_confident_rows_keep_their_digits(rng, dtype, name, lead, n
     check(name, np.ones_like(x), output_of(name, x))
 
 
+@pytest.mark.parametrize("n_classes", [2049, 2**15 + 5, 2**20])
+def test_gradients_of_long_rows_are_as_defined(rng, dtype, name, n_classes):
+    x = logits_of(rng, (2, n_classes), dtype)
+    x[0] = 0  # equal ones too
+    check(name, logits_of(rng, x.shape, dtype), output_of(name, x))
+    x[0, 7] = 60  # one class has it all
+    check(name, logits_of(rng, x.shape, dtype), output_of(name, x))
+
+
+def test_gradients_of_the_longest_rows_are_as_defined(rng, name):
+    x = logits_of(rng, (1, 2**24), "float32")
+    check(name, logits_of(rng, x.shape, "float32"), output_of(name, x))
+
+
+@pytest.mark.parametrize("n_classes", [2048, 2049, 70_000])
+def test_threads_that_share_a_row_give_its_bits(rng, dtype, name, n_classes):
+    function = getattr(csoftmax, name)
+    x = logits_of(rng, (2, n_classes), dtype)
+    grad, output = logits_of(rng, x.shape, dtype), output_of(name, x)
+    if name == "softmax_backward":
+        output[1] *= 0.5  # whose sums are added twice
+    expected = function(grad, output, n_threads=1)
+    for n_threads in (2, 3, 8):
+        assert same_bits(function(grad, output, n_threads=n_threads), expected)
+    columns = np.ascontiguousarray(grad.T), np.ascontiguousarray(output.T)
+    assert same_bits(np.ascontiguousarray(function(*columns, 0).T), expected)
+
+
+@pytest.mark.parametrize("n_classes", [2, 17, 100, 5000])
+def test_gradients_near_the_end_of_the_range_are_as_defined(rng, dtype, name, n_classes):
+    most = float(np.finfo(dtype).max)
+    most /= 2 if name == "softmax_backward" else 2 * n_classes  # so that no sum leaves it
+    x = logits_of(rng, (40, n_classes), dtype, 5)
+    output = output_of(name, x)
+    grad = (rng.uniform(-1, 1, x.shape) * most).astype(dtype)
+    check(name, grad, output)
+    rows = np.arange(40)
+    for layout in (
+        np.ascontiguousarray,
+        np.asfortranarray,
+    ):  # of neighbours all are not out of the ordinary
+        grad[rows % 3 > 0] = logits_of(rng, x.shape, dtype)[rows % 3 > 0]
+        by_rows = getattr(csoftmax, name)(layout(grad), layout(output))
+        for row in (0, 1, 2, 3):
+            assert same_bits(by_rows[row], getattr(csoftmax, name)(grad[row], output[row]))
+
+
 def test_the_largest_entry_keeps_the_digits_that_one_minus_p_loses():
     x, grad = np.float32([[20, 0]]), np.float32([[1, 0]])
     tiny = np.float32(np.exp(-20.0))

@@ -6,9 +6,10 @@ from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from csoftmax.kernels.task cimport (
-    CHUNK, FINISH, FLOAT64, LOGSUMEXP, LOSS, MEASURE, NOTHING, SHORT, WRITE, Steps, Task, has_second_input, is_backward,
+    ADD, CHUNK, FINISH, FLOAT64, LOGSUMEXP, LOSS, MEASURE, NOTHING, SHORT, WRITE, Steps, Task, has_second_input,
     item_size,
 )
+from csoftmax.kernels.tile cimport Span
 
 cdef extern from "Python.h":
     int check_signals "PyErr_CheckSignals" () noexcept
@@ -70,7 +71,7 @@ cdef Crew crew_for(const Task *task, int n_threads, bint for_python) noexcept no
     cdef Crew crew
     crew.for_python = for_python
     crew.n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.plan.n_chunks, n_threads)
-    crew.share_chunks = task.plan.n_chunks > 1 and not is_backward(task) and (
+    crew.share_chunks = task.plan.n_chunks > 1 and (
         crew.n_threads > 1 and n_tiles < 2 * crew.n_threads
         or task.plan.tile_rows * task.n_classes > ELEMENTS_PER_SLICE)
     if not crew.share_chunks and crew.n_threads > n_tiles:
@@ -94,14 +95,18 @@ cdef bint interrupted() noexcept with gil:
 
 # ---- Tiles, and the chunks of a tile: scratch lies behind states ----
 
-cdef inline void chunks_on_this_thread(
+cdef inline bint chunks_on_this_thread(
     const Task *task, Steps steps, Py_ssize_t tile, Py_ssize_t chunk, Py_ssize_t end_chunk, char *states, char *scratch,
 ) noexcept nogil:
-    cdef Py_ssize_t n_rows = 0
-    cdef Py_ssize_t first_row = first_row_of(task, tile, &n_rows)
+    """Whether ADD and FINISH have to be taken next."""
+    cdef Span span
     cdef fp_state state = fp_enter()
-    kernels.tile[task.dtype](task, steps, first_row, n_rows, chunk, end_chunk, states, scratch)
+    cdef bint again
+    span.first_row = first_row_of(task, tile, &span.n_rows)
+    span.first_chunk, span.end_chunk = chunk, end_chunk
+    again = kernels.tile[task.dtype](task, steps, &span, states, scratch)
     fp_leave(state)
+    return again
 
 
 cdef inline void one_tile(const Task *task, Py_ssize_t tile, char *states) noexcept nogil:
@@ -170,11 +175,17 @@ cdef bint chunks_between_signals(
 
 cdef int run_chunks(const Task *task, const Crew *crew, char *states) noexcept nogil:
     """Few tiles, or very long rows: the threads share the chunks of each tile, and its states."""
+    cdef char *scratch = states + task.plan.states_bytes
     cdef Py_ssize_t tile
+    cdef Steps step
     for tile in range(tiles_of(task)):
-        if not chunks_between_signals(task, MEASURE, tile, crew, states):
-            return INTERRUPTED
-        chunks_on_this_thread(task, FINISH, tile, 0, 0, states, states + task.plan.states_bytes)
+        step = MEASURE
+        while True:
+            if not chunks_between_signals(task, step, tile, crew, states):
+                return INTERRUPTED
+            if not chunks_on_this_thread(task, <Steps>(step | FINISH), tile, 0, 0, states, scratch):
+                break
+            step = ADD
         if task.output != NOTHING and not chunks_between_signals(task, WRITE, tile, crew, states):
             return INTERRUPTED
     return CSOFTMAX_OK

@@ -1,204 +1,211 @@
-# The way back through softmax and log_softmax for a tile: three passes over its chunks, for the largest class, the sum,
-# and the values. What is computed for a row, and why so, is in backward_rows.pxi.
+# The way back through softmax and log_softmax for a tile: its chunks are measured (the largest class, and sums), its
+# rows finished, its classes written. What is computed for a row, and why so, is in backward_rows.pxi.
 
 from cython cimport floating
 from libc.math cimport INFINITY, fabs
-from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
 
-from csoftmax.kernels.backward cimport Backward
+from csoftmax.kernels.backward cimport Backward, BackwardLanes, BackwardRow
 from csoftmax.kernels.exp cimport NEXT_TO_MAXIMUM, multiple_of, refer, term_scale, two_to_the
 from csoftmax.kernels.fetch cimport fetch_row
-from csoftmax.kernels.task cimport LANES, MAX_TILE_ROWS, ROWS, Layout, Task
-from csoftmax.kernels.tile cimport Part, Scratch, TwoInputs, two_inputs
+from csoftmax.kernels.lanes cimport FOLD, exact_sum
+from csoftmax.kernels.task cimport ADD, FINISH, LANES, MEASURE, ROWS, WRITE, Steps, Task
+from csoftmax.kernels.tile cimport Part, Scratch, Span, TwoInputs, two_inputs
 
 
-cdef inline void add_part_as_rows(
-    const Task *task, const Part *part, Backward *rows, bint scaled, bint log, const TwoInputs *inputs,
+# ---- Chunks ----
+
+cdef inline bint begin_lanes(
+    const Part *part, const floating *g, Py_ssize_t row_step, Py_ssize_t class_step, Py_ssize_t first, Py_ssize_t n,
+    Steps steps, bint log, Backward *rows,
+    BackwardLanes *lanes,       # OUT  of n rows from the first on
+) noexcept nogil:
+    """What sums are added with; whether any is scaled down."""
+    cdef Py_ssize_t i = part.chunk * rows.width + first, l
+    cdef bint scaled = False
+    for l in range(n):
+        lanes.top[l] = <double>rows.chunk_top[i + l]
+        if steps & MEASURE:             # within the chunk yet
+            rows.chunk_g_top[i + l] = g[l * row_step + rows.chunk_top[i + l] * class_step]
+            rows.chunk_top[i + l] += part.first_class
+            lanes.g_from[l], lanes.down[l] = rows.chunk_g_top[i + l], 1
+            continue
+        lanes.top[l] -= part.first_class
+        lanes.g_from[l], lanes.down[l] = rows.g_from[first + l], rows.down[first + l]
+        scaled |= lanes.down[l] != 1
+        if not log:
+            rows.chunk_g_top[i + l] = lanes.g_from[l]
+    return scaled
+
+
+cdef inline void measure_rows_back(
+    const Part *part, const TwoInputs *inputs, Py_ssize_t first, Steps steps, bint log, Backward *rows,
     floating dtype_tag,
 ) noexcept nogil:
-    cdef Py_ssize_t row, n = part.n_classes, lanes_step = 48 if task.plan.n_chunks > 1 else 0   # one place will do
-    cdef bint is_first = part.first_class == 0, is_last = part.first_class + n == task.n_classes
-    cdef const floating *y = <const floating *>inputs.x
-    cdef const floating *g = <const floating *>inputs.second
-    cdef double *lanes
-    cdef double left
-    for row in range(part.n_rows):
-        lanes = rows.lanes + lanes_step * row
-        fetch_row(<const char *>(g + (part.n_rows + row) * inputs.second_stride), n * <Py_ssize_t>sizeof(floating))
-        if part.output.start != NULL:
-            fetch_row(part.output.start + row * part.output.row_step, n * <Py_ssize_t>sizeof(floating))
-        if is_first:
-            memset(lanes, 0, 48 * sizeof(double))
-        add_row(y + row * inputs.x_stride, g + row * inputs.second_stride, n, backward_row(rows, row), scaled, log,
-                rows.top[row] - part.first_class, lanes)
-        if is_last:
-            fold_backward_row(<const double *>lanes, &rows.sum[row])
-            if floating is double:
-                fold_backward_row(<const double *>lanes + 32, &left)
-                rows.sum[row] += left if fabs(left) < INFINITY else 0
-            if not log:
-                fold_backward_row(<const double *>lanes + 16, &rows.high[row])
-
-
-cdef inline void add_part_as_columns(
-    const Task *task, const Part *part, Backward *rows, bint scaled, bint log, const TwoInputs *inputs,
-    floating dtype_tag,
-) noexcept nogil:
-    cdef Py_ssize_t row, n = part.n_classes, lanes_step = 48 if task.plan.n_chunks > 1 else 0
-    cdef bint is_first = part.first_class == 0, is_last = part.first_class + n == task.n_classes
-    cdef TwoInputs group = inputs[0]
-    cdef floating[LANES] top
-    cdef double *lanes
-    cdef double[LANES] left
-    cdef int l
-    for row in range(0, part.width, 16):
-        fetch_lanes(&part.ahead, row, n, dtype_tag)
-        fetch_lanes(&part.output, row, n, dtype_tag)
-        lanes = rows.lanes + lanes_step * row
-        if is_first:
-            memset(lanes, 0, 768 * sizeof(double))
-        for l in range(LANES):
-            top[l] = <floating>(rows.top[row + l] - part.first_class)
-        group.x, group.second = <const floating *>inputs.x + row, <const floating *>inputs.second + row
-        add_group(&group, n, rows.g_from + row, rows.down + row, scaled, log, <const floating *>&top[0], lanes)
-        if is_last:
-            fold_backward_group(lanes, &rows.sum[row])
-            if floating is double:
-                fold_backward_group(lanes + 512, &left[0])
-                for l in range(LANES):
-                    rows.sum[row + l] += left[l] if fabs(left[l]) < INFINITY else 0
-            if not log:
-                fold_backward_group(lanes + 256, &rows.high[row])
-
-
-cdef inline void add_part(
-    const Task *task, const Part *part, Backward *rows, bint scaled, bint log, const TwoInputs *inputs,
-    floating dtype_tag,
-) noexcept nogil:
-    """Add up a part's rows; with the last chunk their sums are known."""
-    if part.orientation == ROWS:
-        add_part_as_rows(task, part, rows, scaled, log, inputs, dtype_tag)
+    """FOLD rows, or as many as there are."""
+    cdef Py_ssize_t n = part.n_rows - first if part.n_rows - first < FOLD else FOLD
+    cdef Py_ssize_t i = part.chunk * rows.width + first, l
+    cdef const floating *y = <const floating *>inputs.x + first * inputs.x_stride
+    cdef const floating *g = <const floating *>inputs.second + first * inputs.second_stride
+    cdef TwoInputs few = two_inputs(y, inputs.x_stride, g, inputs.second_stride)
+    cdef BackwardLanes lanes
+    cdef double[FOLD] sum, sum_of_y
+    cdef bint scaled
+    if steps & MEASURE:
+        tops_of_rows(y, inputs.x_stride, n, part.n_classes, &rows.chunk_y_top[i], &rows.chunk_top[i])
+    scaled = begin_lanes(part, g, inputs.second_stride, 1, first, n, steps, log, rows, &lanes)
+    if not steps & ADD:
+        return
+    if floating is double and scaled:
+        add_rows(&few, n, part.n_classes, &lanes, True, log, &sum[0], &sum_of_y[0], dtype_tag)
     else:
-        add_part_as_columns(task, part, rows, scaled, log, inputs, dtype_tag)
+        add_rows(&few, n, part.n_classes, &lanes, False, log, &sum[0], &sum_of_y[0], dtype_tag)
+    for l in range(n):
+        rows.chunk_sum[i + l], rows.chunk_y[i + l] = sum[l], 0 if log else sum_of_y[l]
 
 
-cdef inline void write_part(
-    const Part *part, const Backward *rows, bint scaled, bint log, const TwoInputs *inputs, floating *to,
-    Py_ssize_t to_stride,
+cdef inline void measure_group_back(
+    const Part *part, const TwoInputs *inputs, Py_ssize_t first, Steps steps, bint log, Backward *rows,
+    floating dtype_tag,
 ) noexcept nogil:
-    cdef const floating *y = <const floating *>inputs.x
-    cdef const floating *g = <const floating *>inputs.second
-    cdef TwoInputs group = inputs[0]
-    cdef Py_ssize_t row, n = part.n_classes, target
+    """Sixteen rows that are lanes."""
+    cdef Py_ssize_t i = part.chunk * rows.width + first
+    cdef const floating *y = <const floating *>inputs.x + first
+    cdef const floating *g = <const floating *>inputs.second + first
+    cdef TwoInputs group = two_inputs(y, inputs.x_stride, g, inputs.second_stride)
+    cdef BackwardLanes lanes
+    cdef bint scaled
+    if steps & MEASURE:
+        tops_of_group(y, inputs.x_stride, part.n_classes, &rows.chunk_y_top[i], &rows.chunk_top[i])
+    scaled = begin_lanes(part, g, 1, inputs.second_stride, first, LANES, steps, log, rows, &lanes)
+    if not steps & ADD:
+        return
+    if floating is double and scaled:
+        add_group(&group, part.n_classes, &lanes, True, log, &rows.chunk_sum[i], &rows.chunk_y[i], dtype_tag)
+    else:
+        add_group(&group, part.n_classes, &lanes, False, log, &rows.chunk_sum[i], &rows.chunk_y[i], dtype_tag)
+
+
+# Of each kind a function of its own, whose stack is not that of all.
+
+cdef void measure_softmax_rows(
+    const Part *part, const TwoInputs *inputs, Py_ssize_t first, Steps steps, Backward *rows, floating dtype_tag,
+) noexcept nogil:
+    measure_rows_back(part, inputs, first, steps, False, rows, dtype_tag)
+
+
+cdef void measure_log_softmax_rows(
+    const Part *part, const TwoInputs *inputs, Py_ssize_t first, Steps steps, Backward *rows, floating dtype_tag,
+) noexcept nogil:
+    measure_rows_back(part, inputs, first, steps, True, rows, dtype_tag)
+
+
+cdef void measure_softmax_group(
+    const Part *part, const TwoInputs *inputs, Py_ssize_t first, Steps steps, Backward *rows, floating dtype_tag,
+) noexcept nogil:
+    measure_group_back(part, inputs, first, steps, False, rows, dtype_tag)
+
+
+cdef void measure_log_softmax_group(
+    const Part *part, const TwoInputs *inputs, Py_ssize_t first, Steps steps, Backward *rows, floating dtype_tag,
+) noexcept nogil:
+    measure_group_back(part, inputs, first, steps, True, rows, dtype_tag)
+
+
+cdef inline void measure_back(
+    const Task *task, const Span *span, Py_ssize_t chunk, Steps steps, bint log, Backward *rows, const Scratch *scratch,
+    floating dtype_tag,
+) noexcept nogil:
+    """MEASURE: where the largest class of each row is, in this chunk. ADD: sums, from there or from what is known."""
+    cdef Part part = part_of(task, span.first_row, span.n_rows, chunk), part_of_y = part
+    cdef Py_ssize_t row, y_stride = 0, g_stride = 0
+    cdef bint is_loaded = task.plan.n_chunks == 1 and not steps & MEASURE
+    cdef const floating *y = load(task, &task.x, &part_of_y, <floating *>scratch.logits, is_loaded, &y_stride)
+    cdef const floating *g = load(task, &task.second_input, &part, <floating *>scratch.masses, is_loaded, &g_stride)
+    cdef TwoInputs inputs = two_inputs(y, y_stride, g, g_stride)
+    cdef Py_ssize_t row_bytes = part.n_classes * <Py_ssize_t>sizeof(floating)
+    find_output(task, &part, <Py_ssize_t>sizeof(floating))
     if part.orientation == ROWS:
-        for row in range(part.n_rows):
-            write_back_row(y + row * inputs.x_stride, g + row * inputs.second_stride, n, rows, row, scaled, log,
-                           to + row * to_stride)
+        for row in range(part.n_rows if part.output.start != NULL else 0):
+            fetch_row(part.output.start + row * part.output.row_step, row_bytes)
+        for row in range(0, part.n_rows, 8):        # by FOLD
+            if log:
+                measure_log_softmax_rows(&part, &inputs, row, steps, rows, dtype_tag)
+            else:
+                measure_softmax_rows(&part, &inputs, row, steps, rows, dtype_tag)
     else:
         for row in range(0, part.width, 16):
-            group.x, group.second = y + row, g + row
-            write_back_group(&group, n, rows, row, scaled, log, to + row, to_stride)
-    for row in range(part.n_rows if log else 0):
-        target = rows.top[row] - part.first_class
-        if 0 <= target < n and -1 <= rows.y_top[row] <= 1:      # else nothing cancels
-            to[row * to_stride + target if part.orientation == ROWS else target * to_stride + row] = (
-                <floating>rows.at_top[row])
+            fetch_lanes(&part_of_y.ahead, row, part.n_classes, dtype_tag)
+            fetch_lanes(&part.ahead, row, part.n_classes, dtype_tag)
+            fetch_lanes(&part.output, row, part.n_classes, dtype_tag)
+            if log:
+                measure_log_softmax_group(&part, &inputs, row, steps, rows, dtype_tag)
+            else:
+                measure_softmax_group(&part, &inputs, row, steps, rows, dtype_tag)
 
 
-cdef inline void pick_tops(
-    const Layout *source, Py_ssize_t first_row, Py_ssize_t n_rows, const int64_t *top, double *values,
-    floating dtype_tag,
-) noexcept nogil:
-    """The elements at the top of each row."""
-    cdef Py_ssize_t[MAX_TILE_ROWS] offsets
-    cdef Py_ssize_t row
-    cdef floating value
-    row_offsets(source, first_row, n_rows, offsets)
-    for row in range(n_rows):
-        memcpy(&value, source.data + offsets[row] + top[row] * source.class_stride, sizeof(floating))
-        values[row] = value
+# ---- Rows ----
+
+cdef inline void merge_tops(Backward *rows) noexcept nogil:
+    """The first chunk with the largest y has the row's."""
+    cdef Py_ssize_t row, chunk, i, best
+    for row in range(rows.width if rows.n_chunks > 1 else 0):
+        best = row
+        for chunk in range(1, rows.n_chunks):
+            i = chunk * rows.width + row
+            best = i if rows.chunk_y_top[i] > rows.chunk_y_top[best] else best
+        rows.top[row], rows.y_top[row], rows.g_top[row] = (
+            rows.chunk_top[best], rows.chunk_y_top[best], rows.chunk_g_top[best])
 
 
-cdef inline void find_tops(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, Backward *rows, floating *scratch,
-) noexcept nogil:
-    cdef Part part = part_of(task, first_row, n_rows, 0)
-    cdef const floating *y
-    cdef Py_ssize_t chunk, row, y_stride = 0
-    cdef double *largest = rows.largest
-    for row in range(part.width):
-        largest[row] = -INFINITY
-        rows.top[row] = 0
-        rows.y_top[row] = rows.g_top[row] = 0
-    for chunk in range(task.plan.n_chunks):
-        part = part_of(task, first_row, n_rows, chunk)
-        y = load(task, &task.x, &part, scratch, False, &y_stride)
-        if part.orientation == ROWS:
-            for row in range(n_rows):           # what comes next is fetched: the next tile's y, with the sums its g
-                fetch_row(<const char *>(y + (n_rows + row) * y_stride), part.n_classes * <Py_ssize_t>sizeof(floating))
-                top_of_row(y + row * y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
-        else:
-            for row in range(0, part.width, 16):
-                fetch_lanes(&part.ahead, row, part.n_classes, y[0])
-                tops_of_group(y + row, y_stride, part.n_classes, part.first_class, &largest[row], &rows.top[row])
-    pick_tops(&task.x, first_row, n_rows, <const int64_t *>rows.top, rows.y_top, y[0])
-    pick_tops(&task.second_input, first_row, n_rows, <const int64_t *>rows.top, rows.g_top, y[0])
+cdef inline void merge_back_sums(Backward *rows, bint log, floating dtype_tag) noexcept nogil:
+    """In order, float64 with what rounding takes. Without `log`, sums of float32 refer to the g of the chunk's top, and
+    are brought to the row's; of float64, whose digits that would cost, they do already."""
+    cdef Py_ssize_t row, chunk, i
+    cdef double sum, carry, sum_of_y, value, own
+    for row in range(rows.width if rows.n_chunks > 1 else 0):
+        sum = carry = sum_of_y = 0
+        for chunk in range(rows.n_chunks):
+            i = chunk * rows.width + row
+            value, own = rows.chunk_sum[i], 0
+            if log and rows.chunk_top[i] != rows.top[row]:
+                own = rows.chunk_g_top[i] * rows.down[row]
+            elif not log:
+                sum_of_y += rows.chunk_y[i]
+                if floating is float and rows.chunk_g_top[i] != rows.g_from[row]:
+                    own = (rows.chunk_g_top[i] - rows.g_from[row]) * rows.chunk_y[i]
+            sum = exact_sum(sum, carry, value, 0, &carry)
+            sum = exact_sum(sum, carry, own, 0, &carry)
+        rows.sum[row] = sum + carry if fabs(carry) < INFINITY else sum
+        rows.high[row] = sum_of_y
 
 
-cdef inline void find_backward_sums(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint scaled, bint log, Backward *rows,
-    const Scratch *scratch, floating dtype_tag,
-) noexcept nogil:
-    cdef Part part, part_of_y
-    cdef TwoInputs inputs
-    cdef const floating *y
-    cdef const floating *g
-    cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0
-    cdef bint is_loaded = task.plan.n_chunks == 1
-    for chunk in range(task.plan.n_chunks):
-        part = part_of(task, first_row, n_rows, chunk)
-        g = load(task, &task.second_input, &part, <floating *>scratch.masses, False, &g_stride)
-        if log:                 # whose sum is of g alone
-            y, y_stride = g, g_stride
-        else:
-            part_of_y = part
-            y = load(task, &task.x, &part_of_y, <floating *>scratch.logits, is_loaded, &y_stride)
-        find_output(task, &part, <Py_ssize_t>sizeof(floating))
-        inputs = two_inputs(y, y_stride, g, g_stride)
-        add_part(task, &part, rows, scaled, log, &inputs, dtype_tag)
-
-
-cdef inline bint find_exceptions(
-    const Task *task, Backward *rows, Py_ssize_t n_rows, bint log, floating dtype_tag,
-) noexcept nogil:
+cdef inline bint find_exceptions(Backward *rows, Py_ssize_t n_rows, bint log, floating dtype_tag) noexcept nogil:
     """Whether there are rows whose sums are to be found once more: whose y do not add up to 1, or whose sums leave the
     range of float64; and how."""
     # A softmax has three units in the last place, and its sum here what so many summands add.
     cdef double rounding = (4.76837158203125e-07 if floating is float else 8.881784197001252e-16) * (
-        1 + task.plan.n_chunks // 16)
+        1 + rows.n_chunks // 16)
     cdef Py_ssize_t row
-    cdef double size
     cdef bint found = False
     for row in range(n_rows):
-        size = fabs(rows.sum[row]) + fabs(rows.g_from[row])
         # (g_j - r) - sum must not overflow where y_j times that need not; a g_j of log_softmax is nearly its own value.
-        if floating is double and not size < (INFINITY if log else 1e290):
+        if floating is double and rows.down[row] == 1 and not (
+                fabs(rows.sum[row]) + fabs(rows.g_from[row]) < (INFINITY if log else 1e290)):
             rows.down[row] = 5.421010862427522e-20              # 2**-64
             rows.g_top[row] *= rows.down[row]
             rows.g_from[row] *= rows.down[row]
             found = True
-        if not log and not fabs(1 - rows.high[row]) <= rounding:
+        if not log and rows.g_from[row] != 0 and not fabs(1 - rows.high[row]) <= rounding:
             rows.g_from[row] = 0
             found = True
     return found
 
 
-cdef inline void finish_logs(Backward *rows, Py_ssize_t width, floating dtype_tag) noexcept nogil:
+cdef inline void finish_logs(Backward *rows, floating dtype_tag) noexcept nogil:
     """What the values of the classes are made with, for log_softmax."""
     cdef double sum, n
     cdef Py_ssize_t row
-    for row in range(width):
+    for row in range(rows.width):
         rows.at_top[row] = value_at_top(
             rows.y_top[row] if -1 <= rows.y_top[row] <= 1 else 0, rows.g_top[row], rows.sum[row]) / rows.down[row]
         sum = rows.sum[row] + rows.g_top[row]
@@ -206,65 +213,124 @@ cdef inline void finish_logs(Backward *rows, Py_ssize_t width, floating dtype_ta
         # The scale of terms goes where no digit is lost: to a sum that is not small, or to the term.
         rows.low[row] = 1 if fabs(sum) >= 1 else 1 / term_scale(dtype_tag)
         rows.high[row] = sum * two_to_the(n) * (1 / term_scale(dtype_tag) if fabs(sum) >= 1 else 1)
+        rows.high_low[row] = rows.high[row] - <floating>rows.high[row]
 
 
-cdef void softmax_backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Scratch *scratch, floating dtype_tag,
+cdef inline bint finish_back(
+    Backward *rows, Py_ssize_t n_rows, Steps steps, bint log, floating dtype_tag,
 ) noexcept nogil:
-    backward_tile(task, first_row, n_rows, False, scratch, dtype_tag)
-
-
-cdef void log_softmax_backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, const Scratch *scratch, floating dtype_tag,
-) noexcept nogil:
-    backward_tile(task, first_row, n_rows, True, scratch, dtype_tag)
-
-
-cdef inline void backward_tile(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint log, const Scratch *scratch, floating dtype_tag,
-) noexcept nogil:
-    """Three passes over the chunks: where the largest is, the sum, the values."""
-    cdef Py_ssize_t width = part_of(task, first_row, n_rows, 0).width, row
-    cdef Backward rows = backward_at(<char *>scratch.numbers, width)
-    cdef bint scaled = False
-    find_tops(task, first_row, n_rows, &rows, <floating *>scratch.logits)
-    for row in range(width):
-        rows.down[row] = 1
-        rows.g_from[row] = rows.g_top[row]
-        rows.low[row] = rows.high[row] = 0
-    find_backward_sums(task, first_row, n_rows, False, log, &rows, scratch, dtype_tag)
-    if find_exceptions(task, &rows, n_rows, log, dtype_tag):
-        if floating is double:
-            scaled = True
-            find_backward_sums(task, first_row, n_rows, True, log, &rows, scratch, dtype_tag)
-        else:
-            find_backward_sums(task, first_row, n_rows, False, log, &rows, scratch, dtype_tag)
+    """Merge the chunks; whether sums have to be added, or added once more."""
+    cdef Py_ssize_t row
+    if steps & MEASURE:
+        merge_tops(rows)
+        for row in range(rows.width):
+            rows.g_from[row], rows.down[row] = rows.g_top[row], 1
+    if not steps & ADD:
+        return True
+    merge_back_sums(rows, log, dtype_tag)
+    if find_exceptions(rows, n_rows, log, dtype_tag):
+        return True
     if log:
-        finish_logs(&rows, width, dtype_tag)
-    if floating is double and scaled:
-        write_back(task, first_row, n_rows, True, log, &rows, scratch, dtype_tag)
-    else:
-        write_back(task, first_row, n_rows, False, log, &rows, scratch, dtype_tag)
+        finish_logs(rows, dtype_tag)
+    return False
+
+
+# ---- Classes ----
+
+cdef inline void write_rows_back(
+    const Part *part, const Backward *rows, bint log, const TwoInputs *inputs, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef const floating *y = <const floating *>inputs.x
+    cdef const floating *g = <const floating *>inputs.second
+    cdef Py_ssize_t row, n = part.n_classes
+    cdef BackwardRow numbers
+    for row in range(part.n_rows):
+        numbers = backward_row(rows, row, to[0])
+        if is_usual(rows, row, log, to[0]):
+            write_back_row(y + row * inputs.x_stride, g + row * inputs.second_stride, n, numbers, True, log,
+                           to + row * to_stride)
+        else:
+            write_back_row(y + row * inputs.x_stride, g + row * inputs.second_stride, n, numbers, False, log,
+                           to + row * to_stride)
+
+
+cdef inline void write_groups_back(
+    const Part *part, const Backward *rows, bint log, const TwoInputs *inputs, floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    cdef TwoInputs group = inputs[0]
+    cdef Py_ssize_t row
+    cdef bint all_usual
+    cdef int l
+    for row in range(0, part.width, 16):
+        group.x, group.second = <const floating *>inputs.x + row, <const floating *>inputs.second + row
+        all_usual = True
+        for l in range(LANES):
+            all_usual &= is_usual(rows, row + l, log, to[0])
+        if all_usual:
+            write_back_group(&group, part.n_classes, rows, row, True, log, to + row, to_stride)
+        else:
+            write_back_group(&group, part.n_classes, rows, row, False, log, to + row, to_stride)
 
 
 cdef inline void write_back(
-    const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows, bint scaled, bint log, const Backward *rows,
-    const Scratch *scratch, floating dtype_tag,
+    const Task *task, const Span *span, Py_ssize_t chunk, bint log, const Backward *rows, const Scratch *scratch,
+    floating dtype_tag,
 ) noexcept nogil:
-    cdef Part part
-    cdef TwoInputs inputs
-    cdef const floating *y
-    cdef const floating *g
-    cdef floating *values = <floating *>scratch.terms
-    cdef floating *to
-    cdef Py_ssize_t chunk, y_stride = 0, g_stride = 0, to_stride = 0
+    cdef Part part = part_of(task, span.first_row, span.n_rows, chunk)
+    cdef Py_ssize_t row, target, y_stride = 0, g_stride = 0, to_stride = 0
     cdef bint is_loaded = task.plan.n_chunks == 1
-    for chunk in range(task.plan.n_chunks):
-        part = part_of(task, first_row, n_rows, chunk)
-        y = load(task, &task.x, &part, <floating *>scratch.logits, is_loaded, &y_stride)
-        g = load(task, &task.second_input, &part, <floating *>scratch.masses, is_loaded, &g_stride)
-        to = destination(task, &part, values, &to_stride)
-        inputs = two_inputs(y, y_stride, g, g_stride)
-        write_part(&part, rows, scaled, log, &inputs, to, to_stride)
-        if to == values:
-            store(task, &part, values, <floating *>scratch.spare)
+    cdef const floating *y = load(task, &task.x, &part, <floating *>scratch.logits, is_loaded, &y_stride)
+    cdef const floating *g = load(task, &task.second_input, &part, <floating *>scratch.masses, is_loaded, &g_stride)
+    cdef floating *values = <floating *>scratch.terms
+    cdef floating *to = destination(task, &part, values, &to_stride)
+    cdef TwoInputs inputs = two_inputs(y, y_stride, g, g_stride)
+    if part.orientation == ROWS:
+        write_rows_back(&part, rows, log, &inputs, to, to_stride)
+    else:
+        write_groups_back(&part, rows, log, &inputs, to, to_stride)
+    for row in range(part.n_rows if log else 0):
+        target = rows.top[row] - part.first_class
+        if 0 <= target < part.n_classes and -1 <= rows.y_top[row] <= 1:      # else nothing cancels
+            to[row * to_stride + target if part.orientation == ROWS else target * to_stride + row] = (
+                <floating>rows.at_top[row])
+    if to == values:
+        store(task, &part, values, <floating *>scratch.spare)
+
+
+# ---- Tiles ----
+
+cdef inline bint steps_back(
+    const Task *task, Steps steps, const Span *span, bint log, char *states, const Scratch *scratch, floating dtype_tag,
+) noexcept nogil:
+    """Whether ADD and FINISH have to be taken, or once more; a tile that is written has done so."""
+    cdef Backward rows = backward_at(
+        states, part_of(task, span.first_row, span.n_rows, 0).width, task.plan.n_chunks)
+    # In float64 what the sums refer to has to be known before: see merge_back_sums().
+    cdef bint tops_first = floating is double and not log and task.plan.n_chunks > 1
+    cdef Steps taken = ADD
+    cdef Py_ssize_t chunk
+    cdef bint again
+    if steps & MEASURE:
+        taken = MEASURE if tops_first else <Steps>(MEASURE | ADD)
+    while True:
+        for chunk in range(span.first_chunk, span.end_chunk if steps & (MEASURE | ADD) else span.first_chunk):
+            measure_back(task, span, chunk, taken, log, &rows, scratch, dtype_tag)
+        again = steps & FINISH and finish_back(&rows, span.n_rows, taken, log, dtype_tag)
+        if not (again and steps & WRITE):
+            break
+        taken = ADD
+    for chunk in range(span.first_chunk, span.end_chunk if steps & WRITE else span.first_chunk):
+        write_back(task, span, chunk, log, &rows, scratch, dtype_tag)
+    return again
+
+
+cdef bint softmax_backward_steps(
+    const Task *task, Steps steps, const Span *span, char *states, const Scratch *scratch, floating dtype_tag,
+) noexcept nogil:
+    return steps_back(task, steps, span, False, states, scratch, dtype_tag)
+
+
+cdef bint log_softmax_backward_steps(
+    const Task *task, Steps steps, const Span *span, char *states, const Scratch *scratch, floating dtype_tag,
+) noexcept nogil:
+    return steps_back(task, steps, span, True, states, scratch, dtype_tag)

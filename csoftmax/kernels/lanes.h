@@ -3,6 +3,7 @@
 #ifndef CSOFTMAX_LANES_H
 #define CSOFTMAX_LANES_H
 
+#include "bits.h"
 #include "vectors.h"
 #include <math.h>
 
@@ -34,6 +35,58 @@ static inline void add_eight_f32(double *total, const float *sums)
 #else
     int l;
     for (l = 0; l < 8; l++) total[l] += sums[l];
+#endif
+}
+
+/* Add n groups of 16 numbers, or of the products a * (b - b_from), to sixteen totals, which stay in registers. (GCC 12
+ * widens a vector in two halves, each with a shuffle, where memory gives them for nothing.) */
+static inline void add_values_f32(double *total, const float *values, ptrdiff_t n)
+{
+#if defined(__AVX512F__)
+    __m512d low = _mm512_loadu_pd(total), high = _mm512_loadu_pd(total + 8);
+    for (; n > 0; n--, values += 16) {
+        low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm256_loadu_ps(values)));
+        high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm256_loadu_ps(values + 8)));
+    }
+    _mm512_storeu_pd(total, low);
+    _mm512_storeu_pd(total + 8, high);
+#else
+    double sum[16];
+    int l;
+    memcpy(sum, total, sizeof(sum));
+    for (; n > 0; n--, values += 16)
+        for (l = 0; l < 16; l++) sum[l] += values[l];
+    memcpy(total, sum, sizeof(sum));
+#endif
+}
+static inline void add_products_f32(
+    double *total, double *total_of_a, const float *a, const float *b, double b_from, ptrdiff_t n)
+{
+#if defined(__AVX512F__)
+    const __m512d from = _mm512_set1_pd(b_from);
+    __m512d sum[2], sum_of_a[2];
+    int i;
+    for (i = 0; i < 2; i++) sum[i] = _mm512_loadu_pd(total + 8 * i), sum_of_a[i] = _mm512_loadu_pd(total_of_a + 8 * i);
+    for (; n > 0; n--, a += 16, b += 16) {
+        UNROLL for (i = 0; i < 2; i++) {
+            const __m512d x = _mm512_cvtps_pd(_mm256_loadu_ps(a + 8 * i));
+            const __m512d y = _mm512_cvtps_pd(_mm256_loadu_ps(b + 8 * i));
+            sum[i] = _mm512_fmadd_pd(x, _mm512_sub_pd(y, from), sum[i]);
+            sum_of_a[i] = _mm512_add_pd(sum_of_a[i], x);
+        }
+    }
+    for (i = 0; i < 2; i++) _mm512_storeu_pd(total + 8 * i, sum[i]), _mm512_storeu_pd(total_of_a + 8 * i, sum_of_a[i]);
+#else
+    double sum[16], sum_of_a[16];
+    int l;
+    memcpy(sum, total, sizeof(sum));
+    memcpy(sum_of_a, total_of_a, sizeof(sum));
+    for (; n > 0; n--, a += 16, b += 16) {
+        for (l = 0; l < 16; l++) sum[l] = mul_add_f64(a[l], b[l] - b_from, sum[l]);
+        for (l = 0; l < 16; l++) sum_of_a[l] += a[l];
+    }
+    memcpy(total, sum, sizeof(sum));
+    memcpy(total_of_a, sum_of_a, sizeof(sum));
 #endif
 }
 

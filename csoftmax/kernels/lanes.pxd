@@ -23,6 +23,9 @@ cdef extern from "lanes.h" nogil:
     void store_f32(float *to, const float *start, Py_ssize_t n)
     void store_f64(double *to, const double *start, Py_ssize_t n)
     void add_eight_f32(double *total, const float *sums)
+    void add_values_f32(double *total, const float *values, Py_ssize_t n)
+    void add_products_f32(double *total, double *total_of_a, const float *a, const float *b, double b_from,
+                          Py_ssize_t n)
     double ties_f32(const float *terms, float top)
     double ties_f64(const double *terms, double top)
 
@@ -110,6 +113,20 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
             back = sum - total[l]
             carry[l] += (total[l] - (sum - back)) + (sums[l] - back)
             total[l] = sum
+
+
+cdef inline void add_values(const floating *values, Py_ssize_t n_groups, double *total) noexcept nogil:
+    """Add groups of sixteen numbers to sixteen totals; float32 only."""
+    if floating is float:
+        add_values_f32(total, values, n_groups)
+
+
+cdef inline void add_products(
+    const floating *a, const floating *b, Py_ssize_t n_groups, double b_from, double *total, double *total_of_a,
+) noexcept nogil:
+    """Add a * (b - b_from) to sixteen totals, and a to others; float32 only."""
+    if floating is float:
+        add_products_f32(total, total_of_a, a, b, b_from, n_groups)
 
 
 cdef inline double exact_sum(

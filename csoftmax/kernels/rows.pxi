@@ -61,21 +61,14 @@ cdef inline floating max_of_row(const floating *x, Py_ssize_t n_classes) noexcep
     return top_of_lanes(<const floating *>&lanes[0])
 
 
-cdef inline void max_of_rows(
-    const floating *x,          # IN   (n_rows, n_classes)
-    Py_ssize_t n_rows,          # at most FOLD
-    Py_ssize_t n_classes,
-    Py_ssize_t row_stride,
-    floating *maximum,          # OUT  (FOLD,), those from n_rows on undefined
+cdef inline void fold_maxima(
+    const floating *lanes,      # IN   (FOLD, 16)
+    floating *maximum,          # OUT  (FOLD,)
 ) noexcept nogil:
-    cdef floating[128] lanes
     cdef floating[64] eights
     cdef floating[32] fours
     cdef floating[16] twos
-    cdef Py_ssize_t row
     cdef int l
-    for row in range(n_rows):
-        lanes_of_row(x + row * row_stride, n_classes, &lanes[LANES * row])
     for l in range(64):
         eights[l] = lanes[2 * l] if lanes[2 * l] > lanes[2 * l + 1] else lanes[2 * l + 1]
     for l in range(32):
@@ -84,6 +77,20 @@ cdef inline void max_of_rows(
         twos[l] = fours[2 * l] if fours[2 * l] > fours[2 * l + 1] else fours[2 * l + 1]
     for l in range(8):
         maximum[l] = twos[2 * l] if twos[2 * l] > twos[2 * l + 1] else twos[2 * l + 1]
+
+
+cdef inline void max_of_rows(
+    const floating *x,          # IN   (n_rows, n_classes)
+    Py_ssize_t n_rows,          # at most FOLD
+    Py_ssize_t n_classes,
+    Py_ssize_t row_stride,
+    floating *maximum,          # OUT  (FOLD,), those from n_rows on undefined
+) noexcept nogil:
+    cdef floating[128] lanes
+    cdef Py_ssize_t row
+    for row in range(n_rows):
+        lanes_of_row(x + row * row_stride, n_classes, &lanes[LANES * row])
+    fold_maxima(<const floating *>&lanes[0], maximum)
 
 
 cdef inline void terms_of_classes(

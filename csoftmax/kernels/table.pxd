@@ -4,14 +4,15 @@
 from libc.stdint cimport int64_t
 
 from csoftmax.kernels.task cimport Output, RowNumber, State, Steps, Task
+from csoftmax.kernels.tile cimport Span
 
-# Take `steps` with n_rows rows from first_row on and chunks first_chunk to end_chunk - 1. What the steps tell each
-# other lies in states, states_size() bytes. Scratch belongs to the thread: numbers_size() bytes for numbers of rows,
+# Take `steps` with the rows and chunks of a span; FINISH with none of the latter says after which other step it comes,
+# and returns whether ADD and FINISH have to be taken next, before WRITE. What the steps tell each other lies in states,
+# states_size() bytes. Scratch belongs to the thread: numbers_size() bytes for numbers of rows,
 # then arrays of array_size() elements: logits, term_arrays() for terms, and two more where there are masses or a second
 # input. Both are aligned to 64 bytes. (On the stack there may be little room: threads with 64 KB call this.)
-ctypedef void (*tile_function)(
-    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *states, char *scratch,
+ctypedef bint (*tile_function)(
+    const Task *task, Steps steps, const Span *span, char *states, char *scratch,
 ) noexcept nogil
 
 cdef struct Kernels:        # arrays: for float32 and for float64

@@ -41,8 +41,9 @@ cdef enum Orientation:
 
 cdef enum Steps:            # of a tile; they may be added
     MEASURE = 1             # chunks: their maxima and sums
-    FINISH = 2              # rows: merge their chunks, results of rows
-    WRITE = 4               # chunks: results of classes
+    ADD = 2                 # chunks of gradients that go back: their sums, from what FINISH has found
+    FINISH = 4              # rows: merge their chunks, results of rows
+    WRITE = 8               # chunks: results of classes
 
 cdef enum RowNumber:        # what a single row is asked for
     LOGSUMEXP
@@ -172,12 +173,8 @@ cdef inline Py_ssize_t array_size(const Task *task, Orientation orientation, Py_
 
 
 cdef inline Py_ssize_t numbers_size(const Task *task, Py_ssize_t width) noexcept nogil:
-    """Bytes of scratch for numbers of a tile's rows: what its values are made with, or the sums of a gradient that goes
-    back, in 48 lanes, which are kept between chunks."""
-    cdef Py_ssize_t n = padded(width)
-    if is_backward(task):
-        return 8 * (10 * n + 3 * LANES * (n if task.plan.n_chunks > 1 else LANES))
-    return 8 * 6 * n
+    """Bytes of scratch for numbers of a tile's rows, which its values are made with."""
+    return 0 if is_backward(task) else 8 * 6 * padded(width)
 
 
 cdef inline Py_ssize_t term_arrays(const Task *task) noexcept nogil:

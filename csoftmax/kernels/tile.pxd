@@ -17,6 +17,12 @@ cdef struct Scratch:            # of a thread; arrays of array_size() elements o
     void *masses                # of a part; or the second input of a gradient that goes back
     void *spare
 
+cdef struct Span:               # of a task, what a build computes at a time: a tile, or some of its chunks
+    Py_ssize_t first_row
+    Py_ssize_t n_rows
+    Py_ssize_t first_chunk
+    Py_ssize_t end_chunk
+
 cdef struct Part:               # part_of() says what it is, load() what comes next
     Orientation orientation
     Py_ssize_t first_row

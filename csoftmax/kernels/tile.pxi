@@ -13,7 +13,7 @@ from csoftmax.kernels.task cimport (
     CHUNK, COLUMNS, FINISH, LOG_SOFTMAX_BACKWARD, MEASURE, NOTHING, ROWS, SOFTMAX_BACKWARD, WRITE, Steps, Task,
     array_size, has_masses, numbers_size, place_of, term_arrays,
 )
-from csoftmax.kernels.tile cimport CHUNK_ARRAYS, ROW_ARRAYS, Measured, Part, RowStates, Scratch
+from csoftmax.kernels.tile cimport CHUNK_ARRAYS, ROW_ARRAYS, Measured, Part, RowStates, Scratch, Span
 
 cdef extern from "stream.h" nogil:
     void stream_fence()
@@ -136,56 +136,54 @@ cdef inline void find_targets(
 
 # ---- The build's functions ----
 
-cdef inline void run_tile(
-    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *memory,
-    floating *numbers,          # the scratch, which begins with these
+cdef inline void run_forward(
+    const Task *task, Steps steps, const Span *span, char *memory, Py_ssize_t width, floating *terms,
+    Py_ssize_t step,            # from the terms of a chunk to those of the next
+    const Scratch *scratch,
 ) noexcept nogil:
     cdef Py_ssize_t n_chunks = (task.n_classes + CHUNK - 1) // CHUNK
-    cdef Part part = part_of(task, first_row, n_rows, 0)
-    cdef RowStates states = states_at(memory, part.width, n_chunks)
+    cdef RowStates states = states_at(memory, width, n_chunks)
+    cdef Py_ssize_t first_row = span.first_row, n_rows = span.n_rows
+    cdef Py_ssize_t chunk = span.first_chunk, n
+    while steps & MEASURE and chunk < span.end_chunk:
+        n = side_by_side(task, n_rows, chunk, span.end_chunk)
+        measure_chunks(task, &states, first_row, n_rows, chunk, n, terms + chunk * step, scratch)
+        chunk += n
+    if steps & FINISH:
+        finish_rows(task, &states, first_row, n_rows, terms[0])
+    if steps & WRITE and task.output != NOTHING:
+        for chunk in range(span.first_chunk, span.end_chunk):
+            write_chunk(task, &states, first_row, n_rows, chunk, (steps & MEASURE) != 0 and n_chunks == 1,
+                        terms + chunk * step, scratch)
+
+
+cdef inline bint run_tile(
+    const Task *task, Steps steps, const Span *span, char *memory,
+    floating *numbers,          # the scratch, which begins with these
+) noexcept nogil:
+    cdef Part part = part_of(task, span.first_row, span.n_rows, 0)
     cdef Py_ssize_t size = array_size(task, part.orientation, part.width)
-    cdef Py_ssize_t step = size if task.plan.keep_terms else 0
     cdef floating *terms
     cdef Scratch scratch
-    cdef Py_ssize_t chunk, n
     scratch.numbers = numbers
     scratch.logits = <char *>numbers + numbers_size(task, part.width)
     scratch.terms = terms = <floating *>scratch.logits + size
     scratch.masses = terms + term_arrays(task) * size
     scratch.spare = <floating *>scratch.masses + size
     if task.output == SOFTMAX_BACKWARD:
-        softmax_backward_tile(task, first_row, n_rows, &scratch, <floating>0)
-        return
+        return softmax_backward_steps(task, steps, span, memory, &scratch, <floating>0)
     if task.output == LOG_SOFTMAX_BACKWARD:
-        log_softmax_backward_tile(task, first_row, n_rows, &scratch, <floating>0)
-        return
-    if steps & MEASURE:
-        chunk = first_chunk
-        while chunk < end_chunk:
-            n = side_by_side(task, n_rows, chunk, end_chunk)
-            measure_chunks(task, &states, first_row, n_rows, chunk, n, terms + chunk * step, &scratch)
-            chunk += n
-    if steps & FINISH:
-        finish_rows(task, &states, first_row, n_rows, <floating>0)
-    if steps & WRITE and task.output != NOTHING:
-        for chunk in range(first_chunk, end_chunk):
-            write_chunk(task, &states, first_row, n_rows, chunk, (steps & MEASURE) != 0 and n_chunks == 1,
-                        terms + chunk * step, &scratch)
+        return log_softmax_backward_steps(task, steps, span, memory, &scratch, <floating>0)
+    run_forward(task, steps, span, memory, part.width, terms, size if task.plan.keep_terms else 0, &scratch)
+    return False
 
 
-cdef void tile_f32(
-    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *states, char *scratch,
-) noexcept nogil:
-    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, states, <float *>scratch)
+cdef bint tile_f32(const Task *task, Steps steps, const Span *span, char *states, char *scratch) noexcept nogil:
+    return run_tile(task, steps, span, states, <float *>scratch)
 
 
-cdef void tile_f64(
-    const Task *task, Steps steps, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_chunk,
-    Py_ssize_t end_chunk, char *states, char *scratch,
-) noexcept nogil:
-    run_tile(task, steps, first_row, n_rows, first_chunk, end_chunk, states, <double *>scratch)
+cdef bint tile_f64(const Task *task, Steps steps, const Span *span, char *states, char *scratch) noexcept nogil:
+    return run_tile(task, steps, span, states, <double *>scratch)
 
 
 cdef void multiply_f32(

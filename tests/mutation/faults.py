@@ -336,13 +336,13 @@ FAULTS = [
     (
         "the largest probability is not left out",
         "csoftmax/kernels/backward.pxi",
-        "        rows.g_from[row] = rows.g_top[row]\n",
-        "        rows.g_from[row] = 0\n",
+        "lanes.g_from[l], lanes.down[l] = rows.chunk_g_top[i + l], 1",
+        "lanes.g_from[l], lanes.down[l] = 0, 1",
     ),
     (
         "log_softmax_backward forgets the top",
         "csoftmax/kernels/backward.pxi",
-        "        if 0 <= target < n and -1 <= rows.y_top[row] <= 1:",
+        "        if 0 <= target < part.n_classes and -1 <= rows.y_top[row] <= 1:",
         "        if 0 > target and -1 <= rows.y_top[row] <= 1:",
     ),
     (
@@ -354,8 +354,20 @@ FAULTS = [
     (
         "the last classes of a row are not in the sum that goes back",
         "csoftmax/kernels/backward_rows.pxi",
-        "last_g[l] = <floating>0 if l >= end - j or log",
-        "last_g[l] = <floating>0 if l >= end - j - 1 or log",
+        "last_g[l] = <floating>0 if (l >= n) | (j + l == top)",
+        "last_g[l] = <floating>0 if (l >= n - 1) | (j + l == top)",
+    ),
+    (
+        "sums of chunks are not brought to the row's largest class",
+        "csoftmax/kernels/backward.pxi",
+        "                if floating is float and rows.chunk_g_top[i] != rows.g_from[row]:\n",
+        "                if False:\n",
+    ),
+    (
+        "what goes back in float32 is computed there whatever its size",
+        "csoftmax/kernels/backward_rows.pxi",
+        "            and fabs(rows.sum[row]) < most and fabs(rows.g_from[row]) < most)",
+        "            )",
     ),
     (
         "masses behind the last class of a row count",
@@ -808,14 +820,14 @@ FAULTS = [
     (
         "a softmax that does not add up to one counts as one that does",
         "csoftmax/kernels/backward.pxi",
-        "        if not log and not fabs(1 - rows.high[row]) <= rounding:\n",
+        "        if not log and rows.g_from[row] != 0 and not fabs(1 - rows.high[row]) <= rounding:\n",
         "        if False:\n",
     ),
     (
         "differences of large gradients overflow",
         "csoftmax/kernels/backward.pxi",
-        "not size < (INFINITY if log else 1e290):",
-        "False:",
+        "                fabs(rows.sum[row]) + fabs(rows.g_from[row]) < (INFINITY if log else 1e290)):",
+        "                True):",
     ),
     (
         "small probabilities are rounded before the sum multiplies them",

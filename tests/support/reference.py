@@ -23,7 +23,7 @@ BOUNDS = {
     ("smoothed loss", "float64"): 7.0,
     ("smoothed gradient", "float32"): 8.0,  # of the larger of its two parts
     ("smoothed gradient", "float64"): 8.0,
-    ("softmax_backward", "float32"): 1.0,  # of the sum of its terms' magnitudes, as the next
+    ("softmax_backward", "float32"): 2.0,  # of the sum of its terms' magnitudes, as the next
     ("softmax_backward", "float64"): 6.0,
     ("log_softmax_backward", "float32"): 2.0,
     ("log_softmax_backward", "float64"): 6.0,
