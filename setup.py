@@ -66,7 +66,7 @@ OPENMP = os.environ.get("CSOFTMAX_OPENMP", "0" if sys.platform == "darwin" else 
 OPENMP_FLAGS = ["/openmp" if MSVC else "-fopenmp"] * OPENMP
 # What is looked up at its first call takes 3 KB of that call's stack: all of it is at the import (-z now).
 LINK_FLAGS = IEEE * (not MSVC) + ["-Wl,-z,now"] * sys.platform.startswith("linux")
-HEADERS = ["csoftmax/_platform.h", *sorted(glob("csoftmax/kernels/*.h"))]
+HEADERS = ["csoftmax/_memory.h", "csoftmax/_platform.h", *sorted(glob("csoftmax/kernels/*.h"))]
 NUMPY_API = [
     (name, "NPY_2_0_API_VERSION") for name in ("NPY_NO_DEPRECATED_API", "NPY_TARGET_VERSION")
 ]

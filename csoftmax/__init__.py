@@ -6,7 +6,7 @@ Fast, and probabilities are within 3 units in the last place; the docstrings giv
 __version__ = "0.1.0"  # here alone: pyproject.toml reads it
 
 # First: it looks whether an OpenMP runtime was there before ours.
-from csoftmax._config import show_config
+from csoftmax._config import release_memory, show_config
 
 # isort: split
 from csoftmax import functional, special
@@ -33,6 +33,7 @@ __all__ = [
     "log_softmax",
     "log_softmax_backward",
     "logsumexp",
+    "release_memory",
     "show_config",
     "softmax",
     "softmax_backward",

@@ -1,8 +1,8 @@
 # cython: freethreading_compatible=True
 # The drivers, one module: how arrays and pointers become tasks, which thread computes which tile, and sums over rows.
-# The functions are in drivers/; a file there names structs of those before it alone. What the module remembers
-# (kernels, quota, process_is_serial, the table of C functions) is written while it is imported, and in a child that was
-# just forked, where one thread runs: threads only read it.
+# The functions are in drivers/; a file there names structs of those before it alone. What the module remembers is
+# written while it is imported, and in a child that was just forked, where one thread runs: threads only read it. But
+# for the memory that results.pxi keeps: that has a lock.
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -32,6 +32,7 @@ include "drivers/layouts.pxi"
 include "drivers/plan.pxi"
 include "drivers/run.pxi"
 include "drivers/losses.pxi"
+include "drivers/results.pxi"
 include "drivers/arrays.pxi"
 include "drivers/fast_path.pxi"
 include "drivers/c_rows.pxi"

@@ -103,10 +103,56 @@ if _starts_serial:
 _quota = _processor_quota()
 if _quota < math.inf:
     _batch.set_quota(_quota)
+if os.environ.get("CSOFTMAX_KEEP_MEMORY") == "0":
+    _batch.set_keeping(False)
+
+
+def release_memory():
+    """Give the memory of former results back to the system.
+
+    Results of 32 MiB or more (probabilities, their logarithms, gradients; not losses) have memory of their own. When
+    such an array is deleted, its memory is kept for the next one, which then comes without the time that the
+    system takes for clearing new pages: about half of the call's. At most four blocks are kept, and at most an eighth
+    of the machine's memory.
+
+    Notes
+    -----
+    To call this is seldom needed. What is kept counts as used by this process, but the system takes it as soon
+    as it needs memory (Linux's ``MADV_FREE``), and so does csoftmax when an allocation of its own fails. It may help
+    other parts of the process that run into a limit of its address space (``ulimit -v``), and a measurement of
+    memory. Arrays in use are not touched.
+
+    `show_config` prints what is kept. The environment variable ``CSOFTMAX_KEEP_MEMORY=0``, read by the import, leaves
+    all memory to NumPy; so does csoftmax on other systems than Linux, and where the program has told NumPy to
+    allocate in another way (NEP 49).
+
+    Examples
+    --------
+    >>> import csoftmax
+    >>> import numpy as np
+    >>> p = csoftmax.softmax(np.zeros((1000, 10_000), np.float32))
+    >>> del p
+    >>> csoftmax.release_memory()
+    """
+    _batch.release_memory()
+
+
+def _kept_memory():
+    """What show_config tells of the memory of results."""
+    if (kept := _batch.kept_memory()) is None:
+        off = os.environ.get("CSOFTMAX_KEEP_MEMORY") == "0"
+        return "none kept of former results " + (
+            "(CSOFTMAX_KEEP_MEMORY=0)" if off else "(not Linux)"
+        )
+    _, size, most = kept
+    return (
+        f"{size / 1e6:.0f} MB kept of former results, at most {most / 1e6:.0f} MB"
+        " (CSOFTMAX_KEEP_MEMORY=0 keeps none)"
+    )
 
 
 def show_config():
-    """Print the version, the instruction set in use, the threads and the compiler.
+    """Print the version, the instruction set in use, the threads, the memory that is kept, and the compiler.
 
     Examples
     --------
@@ -131,5 +177,6 @@ def show_config():
         f"  kernels   {_isa.NAME} (this processor runs {', '.join(_isa.available())}; CSOFTMAX_ISA chooses)"
     )
     print(f"  threads   {threads}")
+    print(f"  memory    {_kept_memory()}")
     print(f"  compiler  {_batch.compiler()}")
     print(f"  python    {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}")

@@ -186,7 +186,7 @@ def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
             logits, axis, loss, None, n_threads, target=target, temperature=temperature
         )
         return Wide(loss), None
-    grad = np.empty_like(logits)
+    grad = _batch.empty_result(logits)
     number, exponent = of_gradient.number, of_gradient.exponent
     most = _MOST[logits.dtype]
     taken = np.clip(exponent, -most, most)

@@ -69,7 +69,9 @@ def logsumexp(x, *, axis, keepdims, temperature, out, n_threads):
     if out is not None:
         _checks.output_array(out, shape, dtype, "logsumexp")
     x = _for_temperature(x, temperature)
-    result = np.empty(shape, x.dtype) if x.size else np.full(shape, -np.inf, x.dtype)
+    result = _batch.allocated(np.empty, shape, x.dtype)
+    if not x.size:
+        result.fill(-np.inf)
     _batch.logsumexp(_as_row(x), axis, result, temperature, None, n_threads)
     if taken is not None:
         result = _large_integers.with_maximum(result, taken.reshape(shape), temperature)
@@ -92,7 +94,7 @@ def log_prob(logits, index, *, axis, temperature, n_threads):
     given = _checks.index_array(index, rows, logits.shape, operator.index(written), "log_prob")
     index, _, _ = _scanned(given, logits.shape[axis], None, n_threads, "log_prob", "index")
     logits = _for_temperature(logits, temperature)
-    result = np.empty(index.shape, logits.dtype)
+    result = _batch.allocated(np.empty, index.shape, logits.dtype)
     if index.size:
         _batch.log_prob(logits, axis, index, result, temperature, n_threads)
     return result.astype(dtype, copy=False)[()]
@@ -140,14 +142,14 @@ def _room_for(out, x, *others, apart=()):
     `x` and `others` may be `out` itself; what has to lie `apart` may not.
     """
     if out is None or out.dtype != x.dtype:
-        return np.empty_like(x)
+        return _batch.empty_result(x)
     for given in (x, *others):
         if np.may_share_memory(given, out):
             same = given.ctypes.data == out.ctypes.data and given.strides == out.strides
             if not (same and given.shape == out.shape and given.dtype == out.dtype):
-                return np.empty_like(x)
+                return _batch.empty_result(x)
     if any(given is not None and np.may_share_memory(given, out) for given in apart):
-        return np.empty_like(x)
+        return _batch.empty_result(x)
     return out
 
 
@@ -155,12 +157,13 @@ def _deliver(result, dtype, out):
     """Return `result` in `dtype`, in `out` if there is one."""
     if result is out:
         return out
-    if result.dtype != dtype or out is not None:
-        if out is None:
-            return result.astype(dtype)[()]  # a float16 may overflow or vanish
+    if out is not None:
         np.copyto(out, result, casting="same_kind")
         return out
-    return result[()]
+    if result.dtype != dtype:
+        result, wider = _batch.empty_result(result, dtype), result
+        np.copyto(result, wider, casting="same_kind")  # a float16 may overflow or vanish
+    return result if result.ndim else result[()]
 
 
 # ---- Losses ----
@@ -309,7 +312,8 @@ class _Loss:
 
     def write_losses(self, grad):
         """Return the rows' losses; write the gradient to `grad`, if it is not None."""
-        losses = np.zeros(self.rows, self.kind if self.reduction == "none" else np.float64)
+        kind = self.kind if self.reduction == "none" else np.float64
+        losses = _batch.allocated(np.zeros, self.rows, kind)
         _batch.cross_entropy(
             self.logits,
             self.axis,

@@ -24,6 +24,7 @@ def run(*arguments, **environment):
 
 
 def test_show_config_prints_what_is_in_use(capsys):
+    csoftmax.release_memory()  # nothing is kept in the other process either
     csoftmax.show_config()
     text = capsys.readouterr().out
     assert text.startswith(f"csoftmax {csoftmax.__version__}\n")
@@ -31,7 +32,7 @@ def test_show_config_prints_what_is_in_use(capsys):
         f"kernels   {_isa.NAME} (this processor runs {', '.join(_isa.available())}; CSOFTMAX_ISA chooses)"
         in text
     )
-    for word in ("threads", "compiler", "python"):
+    for word in ("threads", "memory", "compiler", "python"):
         assert word in text
     assert run("-m", "csoftmax").stdout == text
 

@@ -3,7 +3,7 @@
 
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MIN, int32_t, int64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from csoftmax.kernels.task cimport (
@@ -112,7 +112,7 @@ cdef int as_int64(const Indices *given, Py_ssize_t n, int64_t **copy) noexcept n
         return CSOFTMAX_BAD_ARGUMENT
     if n == 0 or given.size == 8 and <uintptr_t>given.values % sizeof(int64_t) == 0:
         return CSOFTMAX_OK
-    copy[0] = <int64_t *>malloc(n * sizeof(int64_t))
+    copy[0] = <int64_t *>scratch_memory(n * sizeof(int64_t))
     if copy[0] == NULL:
         return CSOFTMAX_NO_MEMORY
     if given.size == 8:

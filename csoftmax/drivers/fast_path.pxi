@@ -9,9 +9,6 @@ from libc.math cimport INFINITY, fabs
 
 from csoftmax.kernels.task cimport FLOAT64, MAX_DIMS, Task
 
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewLikeArray(cnp.ndarray prototype, cnp.NPY_ORDER order, void *dtype, int subok)
-
 # The subset, each of exactly the type that is named:
 #   x, logits           ndarray of float32 or float64, aligned, of native byte order, with elements and dimensions
 #   axis                int in range
@@ -115,7 +112,7 @@ cdef cnp.ndarray rows_like(cnp.ndarray x, int axis, int dtype):
         if d != axis:
             shape[n] = cnp.PyArray_DIM(x, d)
             n += 1
-    return cnp.PyArray_EMPTY(n, shape, dtype, 0)
+    return empty_array(n, shape, dtype)
 
 
 # ---- One result per logit, or one per row ----
@@ -128,7 +125,7 @@ def fast_probabilities(object x, object axis, object out, bint log, object tempe
     if number < 0:
         return None
     if out is None:
-        out = PyArray_NewLikeArray(<cnp.ndarray>x, cnp.NPY_KEEPORDER, NULL, 0)
+        out = empty_result(<cnp.ndarray>x)
     elif not fits(x, out):
         return None
     probabilities(x, number, out, log, 1, threads)
@@ -161,7 +158,7 @@ def fast_log_prob(object logits, object index, object axis, object temperature, 
         return None
     if cnp.PyArray_SIZE(y) == 0 or scan_targets(y, cnp.PyArray_DIM(x, number), None, threads)[0] >= 0:
         return None
-    out = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x), 0)
+    out = empty_array(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x))
     log_prob(x, number, y, out, 1, threads)
     return out[()] if cnp.PyArray_NDIM(out) == 0 else out
 
@@ -189,7 +186,7 @@ def fast_cross_entropy(object logits, object target, object axis, object weight,
         return None
     if with_grad:
         if out is None:
-            out = PyArray_NewLikeArray(<cnp.ndarray>logits, cnp.NPY_KEEPORDER, NULL, 0)
+            out = empty_result(<cnp.ndarray>logits)
         elif not takes_out(&given, logits, target, weight, near_one, out):
             return None
     else:

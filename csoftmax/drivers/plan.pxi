@@ -58,6 +58,19 @@ cdef enum:
     # Classes of a tile of columns, at most, that stay where they are fetched until they are written.
     FETCH_CLASSES = 128
 
+    # ---- Results ----
+    # Bytes of a result that gets memory which is kept (results.pxi). What is smaller glibc keeps by itself, as its
+    # threshold of separate mappings grows to this and no further. There the time that keeping takes would be lost:
+    # 50 us, or a quarter of a softmax where the system gives no huge pages.
+    LARGE_RESULT_BYTES = 32 << 20
+    # Blocks that are kept: the results and gradients that a program's loop has at once, of a few shapes.
+    KEPT_RESULTS = 4
+    # All of them have at most this part of the machine's memory: the system takes it when it needs it, but meanwhile it
+    # counts as used.
+    KEPT_PART_OF_MEMORY = 8
+    # Bytes of a huge page of x86-64, and of aarch64 where pages have 4 KB.
+    HUGE_PAGE_BYTES = 2 << 20
+
     # ---- Threads ----
     # Elements that are worth a thread of their own: below, waking it costs more than it saves.
     ELEMENTS_PER_THREAD = 32768

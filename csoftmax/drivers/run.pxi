@@ -3,7 +3,7 @@
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 
 from csoftmax.kernels.task cimport (
     ADD, CHUNK, FINISH, FLOAT64, LOGSUMEXP, LOSS, MEASURE, NOTHING, SHORT, WRITE, Steps, Task, has_second_input,
@@ -249,7 +249,7 @@ cdef int run_in_tiles(Task *task, int n_threads, bint for_python) noexcept nogil
     crew = crew_for(task, n_threads, for_python)
     size = plan_scratch(task, &crew)
     if size > STACK_BYTES:
-        heap = <char *>malloc(size + LINE_BYTES)
+        heap = <char *>scratch_memory(size + LINE_BYTES)
         if heap == NULL:
             return CSOFTMAX_NO_MEMORY
         scratch = heap
