@@ -390,6 +390,24 @@ FAULTS = [
         "    pass\n",
     ),
     (
+        "what is kept of results is not offered to the system",
+        "csoftmax/_memory.h",
+        "return madvise(start, size, MADV_FREE) == 0;",
+        "return 1;",
+    ),
+    (
+        "memory that parent and child share is kept",
+        "csoftmax/drivers/results.pxi",
+        "    if block.fork == n_forks:\n",
+        "    if True:\n",
+    ),
+    (
+        "memory is kept for arrays of no end of sizes",
+        "csoftmax/drivers/results.pxi",
+        "if n > KEPT_RESULTS or size > most_kept_bytes:",
+        "if size > most_kept_bytes:",
+    ),
+    (
         "signals wait for the end of the call",
         "csoftmax/drivers/run.pxi",
         "        if first < n_tiles and crew.for_python and interrupted():\n            return INTERRUPTED\n",
