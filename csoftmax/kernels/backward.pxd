@@ -10,7 +10,7 @@ cdef struct Backward:       # what is known of a tile's rows, as COLUMNS also of
     # Of chunks, (n_chunks, width) each:
     int64_t *chunk_top      # the first class of the largest y that is no NaN
     double *chunk_y_top     # that y, -inf if there is none
-    double *chunk_g_top     # its g
+    double *chunk_g_top     # its g; in float32 the r of a softmax's chunk, which may be added once more
     double *chunk_sum       # softmax: of y (g - r); log_softmax: of g but for the top's
     double *chunk_y         # softmax: of y
     # Of rows, which those of a single chunk are, (width,) each:
@@ -24,6 +24,8 @@ cdef struct Backward:       # what is known of a tile's rows, as COLUMNS also of
     double *high_low
     double *low
     double *at_top          # log_softmax: the value at the top
+    double *center          # softmax: S, as center + rest; in the place of high_low and low
+    double *rest
 
 
 cdef struct BackwardRow:    # of one of them, what its values are made with
@@ -33,6 +35,8 @@ cdef struct BackwardRow:    # of one of them, what its values are made with
     double low
     double high
     double high_low
+    double center
+    double rest
     Reference reference     # log_softmax: of the terms exp(y)
 
 cdef struct BackwardLanes:  # the same of 16 rows that are lanes, and the tops
@@ -43,3 +47,5 @@ cdef struct BackwardLanes:  # the same of 16 rows that are lanes, and the tops
     double[16] low
     double[16] high
     double[16] high_low
+    double[16] center
+    double[16] rest

@@ -32,9 +32,17 @@ cdef inline bint begin_lanes(
         lanes.top[l] -= part.first_class
         lanes.g_from[l], lanes.down[l] = rows.g_from[first + l], rows.down[first + l]
         scaled |= lanes.down[l] != 1
-        if not log:
+        if floating is float and not log:
             rows.chunk_g_top[i + l] = lanes.g_from[l]
     return scaled
+
+
+cdef inline double reference_of_sums(double y_top, double g_top, double mean) noexcept nogil:
+    """The r of a row of float64: g at the top, unless it is so much larger than the others that what is left of them in
+    the differences loses digits, and the top is not most of the row. (It is not 0, which says something else.)"""
+    if not y_top < 0.5 or not 0 < fabs(mean) < INFINITY or fabs(g_top) <= 1.25 * fabs(mean):
+        return g_top
+    return mean
 
 
 cdef inline void measure_rows_back(
@@ -53,12 +61,21 @@ cdef inline void measure_rows_back(
     if steps & MEASURE:
         tops_of_rows(y, inputs.x_stride, n, part.n_classes, &rows.chunk_y_top[i], &rows.chunk_top[i])
     scaled = begin_lanes(part, g, inputs.second_stride, 1, first, n, steps, log, rows, &lanes)
+    if floating is double and not log and steps & MEASURE:
+        for l in range(n):
+            lanes.g_from[l] = 0
+        add_rows(&few, n, part.n_classes, &lanes, False, False, log, &sum[0], &sum_of_y[0], dtype_tag)
+        for l in range(n):
+            rows.chunk_sum[i + l] = sum[l]
+            lanes.g_from[l] = reference_of_sums(rows.chunk_y_top[i + l], rows.chunk_g_top[i + l], sum[l])
+            if rows.n_chunks == 1:
+                rows.g_from[first + l] = lanes.g_from[l]
     if not steps & ADD:
         return
     if floating is double and scaled:
-        add_rows(&few, n, part.n_classes, &lanes, True, log, &sum[0], &sum_of_y[0], dtype_tag)
+        add_rows(&few, n, part.n_classes, &lanes, True, True, log, &sum[0], &sum_of_y[0], dtype_tag)
     else:
-        add_rows(&few, n, part.n_classes, &lanes, False, log, &sum[0], &sum_of_y[0], dtype_tag)
+        add_rows(&few, n, part.n_classes, &lanes, floating is double, False, log, &sum[0], &sum_of_y[0], dtype_tag)
     for l in range(n):
         rows.chunk_sum[i + l], rows.chunk_y[i + l] = sum[l], 0 if log else sum_of_y[l]
 
@@ -74,15 +91,26 @@ cdef inline void measure_group_back(
     cdef TwoInputs group = two_inputs(y, inputs.x_stride, g, inputs.second_stride)
     cdef BackwardLanes lanes
     cdef bint scaled
+    cdef int l
     if steps & MEASURE:
         tops_of_group(y, inputs.x_stride, part.n_classes, &rows.chunk_y_top[i], &rows.chunk_top[i])
     scaled = begin_lanes(part, g, 1, inputs.second_stride, first, LANES, steps, log, rows, &lanes)
+    if floating is double and not log and steps & MEASURE:
+        for l in range(LANES):
+            lanes.g_from[l] = 0
+        add_group(&group, part.n_classes, &lanes, False, False, log, &rows.chunk_sum[i], &rows.chunk_y[i], dtype_tag)
+        for l in range(LANES):
+            lanes.g_from[l] = reference_of_sums(
+                rows.chunk_y_top[i + l], rows.chunk_g_top[i + l], rows.chunk_sum[i + l])
+            if rows.n_chunks == 1:
+                rows.g_from[first + l] = lanes.g_from[l]
     if not steps & ADD:
         return
     if floating is double and scaled:
-        add_group(&group, part.n_classes, &lanes, True, log, &rows.chunk_sum[i], &rows.chunk_y[i], dtype_tag)
+        add_group(&group, part.n_classes, &lanes, True, True, log, &rows.chunk_sum[i], &rows.chunk_y[i], dtype_tag)
     else:
-        add_group(&group, part.n_classes, &lanes, False, log, &rows.chunk_sum[i], &rows.chunk_y[i], dtype_tag)
+        add_group(&group, part.n_classes, &lanes, floating is double, False, log, &rows.chunk_sum[i], &rows.chunk_y[i],
+                  dtype_tag)
 
 
 # Of each kind a function of its own, whose stack is not that of all.
@@ -216,15 +244,44 @@ cdef inline void finish_logs(Backward *rows, floating dtype_tag) noexcept nogil:
         rows.high_low[row] = rows.high[row] - <floating>rows.high[row]
 
 
+cdef inline void finish_softmaxes(Backward *rows, floating dtype_tag) noexcept nogil:
+    """S of each row, as center and rest."""
+    cdef double r, sum
+    cdef Py_ssize_t row
+    for row in range(rows.width):
+        r = rows.g_from[row]
+        if floating is double and r != 0:
+            rows.sum[row] -= (rows.g_top[row] - r) * (rows.high[row] - 1)
+        sum = rows.sum[row]
+        if floating is double:
+            rows.center[row] = exact_sum(r, 0, sum, 0, &rows.rest[row])
+        else:
+            rows.center[row] = <floating>(r + sum)
+            rows.rest[row] = (r - rows.center[row]) + sum
+
+
+cdef inline void choose_references(Backward *rows, bint log, floating dtype_tag) noexcept nogil:
+    """The r of each row, once its top is known. Of a single chunk of float64 the sums refer to it already."""
+    cdef Py_ssize_t row, chunk
+    cdef double mean
+    for row in range(rows.width):
+        rows.down[row] = 1
+        if floating is float or log:
+            rows.g_from[row] = rows.g_top[row]
+        elif rows.n_chunks > 1:
+            mean = 0
+            for chunk in range(rows.n_chunks):
+                mean += rows.chunk_sum[chunk * rows.width + row]
+            rows.g_from[row] = reference_of_sums(rows.y_top[row], rows.g_top[row], mean)
+
+
 cdef inline bint finish_back(
     Backward *rows, Py_ssize_t n_rows, Steps steps, bint log, floating dtype_tag,
 ) noexcept nogil:
     """Merge the chunks; whether sums have to be added, or added once more."""
-    cdef Py_ssize_t row
     if steps & MEASURE:
         merge_tops(rows)
-        for row in range(rows.width):
-            rows.g_from[row], rows.down[row] = rows.g_top[row], 1
+        choose_references(rows, log, dtype_tag)
     if not steps & ADD:
         return True
     merge_back_sums(rows, log, dtype_tag)
@@ -232,6 +289,8 @@ cdef inline bint finish_back(
         return True
     if log:
         finish_logs(rows, dtype_tag)
+    else:
+        finish_softmaxes(rows, dtype_tag)
     return False
 
 

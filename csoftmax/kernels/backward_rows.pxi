@@ -5,14 +5,18 @@
 #   softmax:        y_j (g_j - S),   S = sum of y_j g_j
 #   log_softmax:    g_j - exp(y_j) G,   G = sum of g_j;    at k:  -g_k (exp(y_k) - 1) - exp(y_k) (G - g_k)
 #
-# Where y_k is almost one, g_k - S leaves no digit at k. If the y add up to one, g_j - S is
+# Where y_k is almost one, g_k - S leaves no digit at k. If the y add up to one, S is
 #
-#   (g_j - r) - sum of y_j (g_j - r)
+#   S(r) = r + sum of y_j (g_j - r)
 #
-# for any r, and r = g_k keeps them. So it is taken where what they lack is no more than their rounding; else r = 0.
+# for any r, and g_k - S keeps its digits if r = g_k. So S is S(g_k) where what they lack is no more than their
+# rounding; else S(0). It is held in two parts, center + rest, the center of the dtype: (g_j - center) - rest rounds
+# once.
+# float64, which has no wider type, adds what is small: where a large g_k has a small y_k it takes r = S(0) as first
+# found, and then S(g_k) = S(r) - (g_k - r) (sum of y_j - 1).
 #
-# Sums of a chunk are added as lanes.pxd says, float64's with carries; but float32's are in double from the first
-# product on, each class in its lane: in float32 a chain of only four products may be 5 units off.
+# Sums of a chunk are added as lanes.pxd says, float64's with carries; but float32's (and the r of float64) in double
+# from the first product on, each class in its lane: in float32 a chain of only four products may be 5 units off.
 
 from cython cimport floating
 from libc.math cimport INFINITY, fabs
@@ -37,6 +41,7 @@ cdef inline Backward backward_at(char *memory, Py_ssize_t width, Py_ssize_t n_ch
     rows.sum, rows.high = p + 3 * width, p + 4 * width
     rows.g_from, rows.down = p + 5 * width, p + 6 * width
     rows.high_low, rows.low, rows.at_top = p + 7 * width, p + 8 * width, p + 9 * width
+    rows.center, rows.rest = rows.high_low, rows.low
     if n_chunks > 1:
         p += 10 * width
     rows.chunk_top = <int64_t *>p
@@ -168,7 +173,7 @@ cdef inline void add_groups_of_row(
     const floating *y, const floating *g, Py_ssize_t n_classes, Py_ssize_t top, double g_from, bint log,
     double *sums, double *sums_of_y,    # OUT  (8,)
 ) noexcept nogil:
-    """float32."""
+    """One after the other, in double."""
     cdef double[LANES] totals, totals_of_y
     cdef floating[LANES] last_y, last_g
     cdef Py_ssize_t j = 0, n
@@ -209,7 +214,7 @@ cdef inline void add_blocks_of_row(
     bint scaled, bint log,
     double *sums, double *carries, double *sums_of_y,       # OUT  (8,)
 ) noexcept nogil:
-    """float64, in blocks of 64."""
+    """In blocks of 64, with what rounding takes."""
     cdef floating[64] last_y, last_g
     cdef floating[LANES] block
     cdef const floating *p
@@ -244,6 +249,7 @@ cdef inline void add_rows(
     const TwoInputs *inputs,    # y and g, of at most FOLD rows
     Py_ssize_t n_rows, Py_ssize_t n_classes,
     const BackwardLanes *lanes,     # log_softmax: the tops, if they are among these classes, are left out
+    bint carried,               # whether rounding is to be made good
     bint scaled, bint log,
     double *sum, double *sum_of_y,      # OUT  (FOLD,), those from n_rows on undefined
     floating dtype_tag,
@@ -257,13 +263,16 @@ cdef inline void add_rows(
         y = <const floating *>inputs.x + row * inputs.x_stride
         g = <const floating *>inputs.second + row * inputs.second_stride
         top = <Py_ssize_t>lanes.top[row]
-        if floating is float:
+        if not carried:
             add_groups_of_row(y, g, n_classes, top, lanes.g_from[row], log, &sums[8 * row], &sums_of_y[8 * row])
         else:
             numbers[0], numbers[1] = lanes.g_from[row], lanes.down[row]
             add_blocks_of_row(y, g, n_classes, top, <const double *>&numbers[0], scaled, log, &sums[8 * row],
                               &carries[8 * row], &sums_of_y[8 * row])
-    fold_rows(<const double *>&sums[0], <const double *>&carries[0], True, sum, dtype_tag)
+    if carried:
+        fold_rows(<const double *>&sums[0], <const double *>&carries[0], True, sum, dtype_tag)
+    else:
+        fold_rows(<const double *>&sums[0], <const double *>&carries[0], False, sum, <float>0)
     if not log:
         fold_rows(<const double *>&sums_of_y[0], <const double *>&carries[0], False, sum_of_y, <float>0)
 
@@ -311,7 +320,7 @@ cdef inline void add_pair_of_lanes(
     double *total, double *carry, double *total_of_y,       # OUT  (16 rows,), of classes lane + 8 i
     floating dtype_tag,
 ) noexcept nogil:
-    """float64."""
+    """In blocks of 64, with what rounding takes."""
     cdef floating[LANES] sums, sums_of_y, low_y
     cdef Py_ssize_t block, j
     cdef int l
@@ -336,7 +345,7 @@ cdef inline void add_lane(
     double *total, double *total_of_y,      # OUT  (16 rows,)
     floating dtype_tag,
 ) noexcept nogil:
-    """float32."""
+    """One after the other, in double."""
     cdef const floating *p
     cdef const floating *q
     cdef Py_ssize_t j
@@ -373,7 +382,7 @@ cdef inline void fold_group(double *lanes, Py_ssize_t n_lanes, double *sum) noex
 
 cdef inline void add_group(
     const TwoInputs *inputs,    # y and g, from the first of 16 rows on
-    Py_ssize_t n_classes, const BackwardLanes *lanes, bint scaled, bint log,
+    Py_ssize_t n_classes, const BackwardLanes *lanes, bint carried, bint scaled, bint log,
     double *sum, double *sum_of_y,      # OUT  (16,)
     floating dtype_tag,
 ) noexcept nogil:
@@ -381,8 +390,8 @@ cdef inline void add_group(
     cdef double[LANES] high, high_of_y
     cdef Py_ssize_t n_lanes = n_classes if n_classes < 8 else 8, lane
     cdef int l
-    for lane in range(8 if floating is double else n_lanes):
-        if floating is double:
+    for lane in range(8 if carried else n_lanes):
+        if carried:
             add_pair_of_lanes(inputs, lane, n_classes, lanes, scaled, log, &totals[LANES * lane],
                               &carries[LANES * lane], &totals_of_y[LANES * lane], dtype_tag)
             continue
@@ -392,7 +401,7 @@ cdef inline void add_group(
             for l in range(LANES):
                 totals[LANES * lane + l] += high[l]
                 totals_of_y[LANES * lane + l] += high_of_y[l]
-    if floating is double:
+    if carried:
         fold_lanes(&totals[0], &carries[0], dtype_tag)
         n_lanes = 1
     fold_group(&totals[0], n_lanes, sum)
@@ -429,9 +438,8 @@ cdef inline bint is_usual(const Backward *rows, Py_ssize_t row, bint log, floati
 
 
 cdef inline floating usual_value(floating y, floating g, BackwardRow row, bint log) noexcept nogil:
-    cdef floating sum = <floating>row.sum
     if not log:
-        return mul_add(y, g - <floating>row.g_from, -(y * sum))
+        return mul_add(y, g - <floating>row.center, -(y * <floating>row.rest))
     y = term(y, row.reference, NEXT_TO_MAXIMUM, NULL) * <floating>row.low
     if floating is float:
         g = mul_add(-y, <floating>row.high_low, g)
@@ -456,6 +464,7 @@ cdef inline floating backward_value(floating y, floating g, BackwardRow row, bin
 cdef inline BackwardRow backward_row(const Backward *rows, Py_ssize_t row, floating dtype_tag) noexcept nogil:
     cdef BackwardRow numbers
     numbers.g_from, numbers.sum, numbers.down = rows.g_from[row], rows.sum[row], rows.down[row]
+    numbers.center, numbers.rest = rows.center[row], rows.rest[row]
     numbers.low, numbers.high, numbers.high_low = rows.low[row], rows.high[row], rows.high_low[row]
     numbers.reference = refer(reference_of_logs(rows.y_top[row], dtype_tag), NEXT_TO_MAXIMUM)
     return numbers
@@ -499,6 +508,7 @@ cdef inline void write_back_group(
     for l in range(LANES):
         numbers = backward_row(rows, row + l, to[0])
         lanes.g_from[l], lanes.sum[l], lanes.down[l] = numbers.g_from, numbers.sum, numbers.down
+        lanes.center[l], lanes.rest[l] = numbers.center, numbers.rest
         lanes.low[l], lanes.high[l], lanes.high_low[l] = numbers.low, numbers.high, numbers.high_low
         store_reference(numbers.reference, &references[l], LANES)
         usual[l] = is_usual(rows, row + l, log, to[0])
@@ -507,6 +517,7 @@ cdef inline void write_back_group(
         q = <const floating *>inputs.second + j * inputs.second_stride
         for l in range(LANES):
             numbers.g_from, numbers.sum, numbers.down = lanes.g_from[l], lanes.sum[l], lanes.down[l]
+            numbers.center, numbers.rest = lanes.center[l], lanes.rest[l]
             numbers.low, numbers.high, numbers.high_low = lanes.low[l], lanes.high[l], lanes.high_low[l]
             numbers.reference = reference_at(<const floating *>&references[l], LANES)
             value[l] = backward_value(p[l], q[l], numbers, all_usual or usual[l], log)

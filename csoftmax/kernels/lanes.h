@@ -38,11 +38,36 @@ static inline void add_eight_f32(double *total, const float *sums)
 #endif
 }
 
-/* Add n groups of 16 numbers, or of the products a * (b - b_from), to sixteen totals, which stay in registers. (GCC 12
- * widens a vector in two halves, each with a shuffle, where memory gives them for nothing.) */
+/* Add n groups of 16 numbers, or of the products a * (b - b_from), to sixteen totals, which stay in registers. */
+#define ADD_GROUPS(SUFFIX, TYPE)                                                                                       \
+static inline void add_values_##SUFFIX(double *total, const TYPE *values, ptrdiff_t n)                                 \
+{                                                                                                                      \
+    double sum[16];                                                                                                    \
+    int l;                                                                                                             \
+    memcpy(sum, total, sizeof(sum));                                                                                   \
+    for (; n > 0; n--, values += 16)                                                                                   \
+        for (l = 0; l < 16; l++) sum[l] += values[l];                                                                  \
+    memcpy(total, sum, sizeof(sum));                                                                                   \
+}                                                                                                                      \
+static inline void add_products_##SUFFIX(                                                                              \
+    double *total, double *total_of_a, const TYPE *a, const TYPE *b, double b_from, ptrdiff_t n)                       \
+{                                                                                                                      \
+    double sum[16], sum_of_a[16];                                                                                      \
+    int l;                                                                                                             \
+    memcpy(sum, total, sizeof(sum));                                                                                   \
+    memcpy(sum_of_a, total_of_a, sizeof(sum));                                                                         \
+    for (; n > 0; n--, a += 16, b += 16) {                                                                             \
+        for (l = 0; l < 16; l++) sum[l] = mul_add_f64(a[l], b[l] - b_from, sum[l]);                                    \
+        for (l = 0; l < 16; l++) sum_of_a[l] += a[l];                                                                  \
+    }                                                                                                                  \
+    memcpy(total, sum, sizeof(sum));                                                                                   \
+    memcpy(total_of_a, sum_of_a, sizeof(sum));                                                                         \
+}
+ADD_GROUPS(f64, double)
+#if defined(__AVX512F__)
+/* GCC 12 widens a vector in two halves, each with a shuffle, where memory gives them for nothing. */
 static inline void add_values_f32(double *total, const float *values, ptrdiff_t n)
 {
-#if defined(__AVX512F__)
     __m512d low = _mm512_loadu_pd(total), high = _mm512_loadu_pd(total + 8);
     for (; n > 0; n--, values += 16) {
         low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm256_loadu_ps(values)));
@@ -50,19 +75,10 @@ static inline void add_values_f32(double *total, const float *values, ptrdiff_t 
     }
     _mm512_storeu_pd(total, low);
     _mm512_storeu_pd(total + 8, high);
-#else
-    double sum[16];
-    int l;
-    memcpy(sum, total, sizeof(sum));
-    for (; n > 0; n--, values += 16)
-        for (l = 0; l < 16; l++) sum[l] += values[l];
-    memcpy(total, sum, sizeof(sum));
-#endif
 }
 static inline void add_products_f32(
     double *total, double *total_of_a, const float *a, const float *b, double b_from, ptrdiff_t n)
 {
-#if defined(__AVX512F__)
     const __m512d from = _mm512_set1_pd(b_from);
     __m512d sum[2], sum_of_a[2];
     int i;
@@ -76,19 +92,10 @@ static inline void add_products_f32(
         }
     }
     for (i = 0; i < 2; i++) _mm512_storeu_pd(total + 8 * i, sum[i]), _mm512_storeu_pd(total_of_a + 8 * i, sum_of_a[i]);
-#else
-    double sum[16], sum_of_a[16];
-    int l;
-    memcpy(sum, total, sizeof(sum));
-    memcpy(sum_of_a, total_of_a, sizeof(sum));
-    for (; n > 0; n--, a += 16, b += 16) {
-        for (l = 0; l < 16; l++) sum[l] = mul_add_f64(a[l], b[l] - b_from, sum[l]);
-        for (l = 0; l < 16; l++) sum_of_a[l] += a[l];
-    }
-    memcpy(total, sum, sizeof(sum));
-    memcpy(total_of_a, sum_of_a, sizeof(sum));
-#endif
 }
+#else
+ADD_GROUPS(f32, float)
+#endif
 
 /* The first n of 16 lanes, 0 < n < 256, from and to memory that may end behind them: load_ fills the others up with the
  * first. ties_ is how many of 16 terms equal top, the largest; NaN if one is a NaN. Masks need no loop for it. */

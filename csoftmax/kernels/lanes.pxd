@@ -24,7 +24,10 @@ cdef extern from "lanes.h" nogil:
     void store_f64(double *to, const double *start, Py_ssize_t n)
     void add_eight_f32(double *total, const float *sums)
     void add_values_f32(double *total, const float *values, Py_ssize_t n)
+    void add_values_f64(double *total, const double *values, Py_ssize_t n)
     void add_products_f32(double *total, double *total_of_a, const float *a, const float *b, double b_from,
+                          Py_ssize_t n)
+    void add_products_f64(double *total, double *total_of_a, const double *a, const double *b, double b_from,
                           Py_ssize_t n)
     double ties_f32(const float *terms, float top)
     double ties_f64(const double *terms, double top)
@@ -116,17 +119,21 @@ cdef inline void add_to_totals(const floating *sums, double *total, double *carr
 
 
 cdef inline void add_values(const floating *values, Py_ssize_t n_groups, double *total) noexcept nogil:
-    """Add groups of sixteen numbers to sixteen totals; float32 only."""
+    """Add groups of sixteen numbers to sixteen totals."""
     if floating is float:
         add_values_f32(total, values, n_groups)
+    else:
+        add_values_f64(total, values, n_groups)
 
 
 cdef inline void add_products(
     const floating *a, const floating *b, Py_ssize_t n_groups, double b_from, double *total, double *total_of_a,
 ) noexcept nogil:
-    """Add a * (b - b_from) to sixteen totals, and a to others; float32 only."""
+    """Add a * (b - b_from) to sixteen totals, and a to others."""
     if floating is float:
         add_products_f32(total, total_of_a, a, b, b_from, n_groups)
+    else:
+        add_products_f64(total, total_of_a, a, b, b_from, n_groups)
 
 
 cdef inline double exact_sum(
