@@ -278,7 +278,7 @@ class _Loss:
         most = 1.0 / abs(self.temperature * self.divisor)
         if self.grad_weight is not None and self.grad_weight.size:
             most *= np.abs(self.grad_weight).max()
-        return most > 1e3
+        return most > 4
 
     def convert_probabilities(self):
         if self.probabilities is not None:
@@ -301,9 +301,8 @@ class _Loss:
             return True
         if masses is not None or self.weight is not None or self.label_smoothing:
             lowest, highest = self.logits.min(self.axis), self.logits.max(self.axis)
-            is_finite = np.isfinite(lowest) & np.isfinite(highest)
-            most = _FAR_LOGITS[self.kind]
-            if (is_finite & ((lowest < -most) | (highest > most))).any():
+            most = _FAR_LOGITS[self.kind]  # beside a -inf, others may be as far
+            if (np.isfinite(highest) & ((lowest < -most) | (highest > most))).any():
                 return True
         return any(
             each is not None and each.size > 0 and each.min() < 0
@@ -347,9 +346,12 @@ class _Loss:
         if not not_finite or all(each is None for each in options):
             return False
         # Summands, or losses of both signs, may have been too large for the dtype where the sum is not.
-        lowest, highest = self.logits.min(self.axis), self.logits.max(self.axis)
-        is_finite = np.isfinite(lowest) & np.isfinite(highest)
-        return bool((is_finite & ~np.isfinite(losses)).any())
+        highest = self.logits.max(self.axis)
+        rows = np.moveaxis(self.logits, self.axis, -1)[np.isfinite(highest) & ~np.isfinite(losses)]
+        is_finite = np.isfinite(rows)
+        # Where there is a -inf it may be the loss that is infinite, unless others are as far away.
+        sizes = np.abs(np.where(is_finite, rows, 0)).max(-1, initial=0)
+        return bool((is_finite.all(-1) | (sizes > _FAR_LOGITS[self.kind])).any())
 
     def reduced(self, losses):
         if self.reduction == "none":

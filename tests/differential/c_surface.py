@@ -110,7 +110,8 @@ def draw_row(rng, name):
         python = csoftmax.cross_entropy_with_grad(
             x, row, reduction="none", grad_output=scale, ignore_index=None
         )
-        are_same("cross_entropy_with_grad_row", python, (results["loss"], results["grad"]))
+        if 2.0**-40 <= abs(scale) <= 2.0**40:  # else Python's subnormal results are rounded twice
+            are_same("cross_entropy_with_grad_row", python, (results["loss"], results["grad"]))
 
     arguments = {"x": x, "target": target, "scale": scale, "in_place": in_place}
     return Call(name, call, arguments, 4, check)
