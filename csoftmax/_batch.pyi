@@ -78,16 +78,23 @@ def scan_targets(
 def fast_probabilities(
     x: object, axis: object, out: object, log: bool, temperature: object, n_threads: object
 ) -> Any: ...
-def fast_logsumexp(x: object, axis: object, temperature: object, n_threads: object) -> Any: ...
+def fast_logsumexp(
+    x: object, axis: object, keepdims: object, temperature: object, out: object, n_threads: object
+) -> Any: ...
+def fast_backward(
+    grad: object, output: object, axis: object, out: object, log: bool, n_threads: object
+) -> Any: ...
 def fast_cross_entropy(
     logits: object,
     target: object,
     axis: object,
     weight: object,
+    sample_weight: object,
     ignore_index: object,
     label_smoothing: object,
     temperature: object,
     reduction: object,
+    grad_output: object,
     out: object,
     with_grad: bool,
     n_threads: object,

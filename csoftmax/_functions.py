@@ -1,7 +1,6 @@
 """The public functions: signatures and documentation.
 
-All but the backward functions try the compiled fast path, which returns None for what it does not take; then they
-call _general.py, as those do at once.
+Each tries the compiled fast path, which returns None for what it does not take; then it calls _general.py.
 """
 
 from csoftmax import _batch, _general
@@ -199,10 +198,9 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     >>> csoftmax.logsumexp([-40.0, 0.0])
     np.float64(4.248354255291589e-18)
     """
-    if out is None and keepdims is False:
-        result = _batch.fast_logsumexp(x, axis, temperature, n_threads)
-        if result is not None:
-            return result
+    result = _batch.fast_logsumexp(x, axis, keepdims, temperature, out, n_threads)
+    if result is not None:
+        return result
     return _general.logsumexp(
         x, axis=axis, keepdims=keepdims, temperature=temperature, out=out, n_threads=n_threads
     )
@@ -298,21 +296,21 @@ def cross_entropy(
     >>> csoftmax.cross_entropy([[2.0, 1.0]], [[0.25, 0.75]], label_smoothing=0.1).round(9)
     np.float64(1.038261688)
     """
-    result = None
-    if sample_weight is None:
-        result = _batch.fast_cross_entropy(
-            logits,
-            target,
-            axis=axis,
-            weight=weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            temperature=temperature,
-            reduction=reduction,
-            out=None,
-            with_grad=False,
-            n_threads=n_threads,
-        )
+    result = _batch.fast_cross_entropy(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        reduction=reduction,
+        grad_output=None,
+        out=None,
+        with_grad=False,
+        n_threads=n_threads,
+    )
     if result is None:
         options = _general.LossOptions(
             axis=axis,
@@ -393,21 +391,21 @@ def cross_entropy_with_grad(
     >>> grad
     array([[-2.0611537e-09,  2.0611537e-09]], dtype=float32)
     """
-    result = None
-    if sample_weight is None and grad_output is None:
-        result = _batch.fast_cross_entropy(
-            logits,
-            target,
-            axis=axis,
-            weight=weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            temperature=temperature,
-            reduction=reduction,
-            out=out,
-            with_grad=True,
-            n_threads=n_threads,
-        )
+    result = _batch.fast_cross_entropy(
+        logits,
+        target,
+        axis=axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        reduction=reduction,
+        grad_output=grad_output,
+        out=out,
+        with_grad=True,
+        n_threads=n_threads,
+    )
     if result is None:
         options = _general.LossOptions(
             axis=axis,
@@ -540,6 +538,9 @@ def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     >>> csoftmax.softmax_backward([1.0, 0.5], y)
     array([ 2.12417713e-18, -2.12417713e-18])
     """
+    result = _batch.fast_backward(grad, output, axis, out, False, n_threads)
+    if result is not None:
+        return result
     return _general.backward(
         grad,
         output,
@@ -603,6 +604,9 @@ def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     >>> csoftmax.log_softmax_backward([1.0, 0.0], log_p)
     array([ 4.24835426e-18, -4.24835426e-18])
     """
+    result = _batch.fast_backward(grad, output, axis, out, True, n_threads)
+    if result is not None:
+        return result
     return _general.backward(
         grad,
         output,

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import csoftmax
 from csoftmax import _batch, _general
 from support.bits import same_bits
 
@@ -15,6 +16,8 @@ REFUSALS = (TypeError, ValueError, IndexError)
 SPREADS = [0.0, 1.0, 10.0, 200.0]
 SPECIALS = [0.0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1.7e308, -1.7e308, 1e-45, 1e-310]
 WEIGHTS = [0.0, 1.0, 1.5, -1.0, -0.5, 1e-3, 2.0**20, 1e7, 1e-300, 1e300, np.inf, np.nan]
+TEMPERATURES = [1.0, 1.0, 1, 0.5, 3, np.float32(2), np.float64(0.7)]
+SCALES = [*WEIGHTS, 2.0**41, 2.0**-41]
 ODD = [None, True, 2.5, "mean", -1, 1 << 70, np.int64(1), np.float32(1), (0,), [0], np.ones(2)]
 
 ARGUMENTS = ["x", "y", "axis", "temperature", "n_threads", "weight", "ignore_index"]
@@ -87,7 +90,7 @@ def indices(draw, shape, n_classes, is_odd):
     if values.size and draw(st.booleans()):
         wrong = draw(st.sampled_from([-100] + [-1, n_classes] * is_odd))
         values.reshape(-1)[rng.integers(values.size, size=2)] = wrong
-    return arrays_of(draw, values, is_odd, ["i8"], ["i4", "u8", "?", "f8"])
+    return arrays_of(draw, values, is_odd, ["i8", "i8", "i4", "i2"], ["u8", "u4", "?", "f8"])
 
 
 def with_out(draw, x):
@@ -146,9 +149,14 @@ def calls(draw, has_out):
     if has_out:
         x, out = with_out(draw, x)
     axis = st.integers(-len(shape), max(len(shape) - 1, 0))
+    axis = axis.flatmap(lambda number: st.sampled_from([number, np.int64(number), np.int8(number)]))
     options = {
         "axis": draw(st.sampled_from([4, -4, *ODD]) if "axis" in odd else axis),
-        "temperature": draw(st.sampled_from([1, 0.5, 0.0, *ODD])) if "temperature" in odd else 1.0,
+        "temperature": draw(
+            st.sampled_from(
+                TEMPERATURES + [0.0, -1.0, 1e-40, 1e300, np.nan, *ODD] * ("temperature" in odd)
+            )
+        ),
         "n_threads": draw(
             st.sampled_from([None, 1, 2, 65_536] + [1 << 31, -1, 0] * ("n_threads" in odd))
         ),
@@ -158,7 +166,7 @@ def calls(draw, has_out):
 
 def rows_of(shape, axis):
     """The shape of the rows, and the number of classes; of any axis if `axis` is none."""
-    axis = axis % len(shape) if shape and type(axis) is int else 0
+    axis = int(axis) % len(shape) if shape and isinstance(axis, (int, np.integer)) else 0
     return shape[:axis] + shape[axis + 1 :], shape[axis] if shape else 0
 
 
@@ -173,13 +181,50 @@ def test_softmax_and_log_softmax_have_the_same_bits_on_both_ways(log, call):
     )
 
 
-@given(calls(False))
-def test_logsumexp_has_the_same_bits_on_both_ways(call):
-    x, _, options, _ = call
+@given(st.data(), calls(False))
+def test_logsumexp_has_the_same_bits_on_both_ways(data, call):
+    x, _, options, (odd, rows, _) = call
+    keepdims = data.draw(st.sampled_from([False, True] + [1, None, np.True_] * ("axis" in odd)))
+    shape = rows
+    if keepdims and isinstance(x, np.ndarray) and isinstance(options["axis"], (int, np.integer)):
+        shape = np.ones(x.shape).sum(int(options["axis"]) % max(x.ndim, 1), keepdims=True).shape
+    out = data.draw(st.sampled_from([None, "new", "wrong", "overlap"]))
+    if not isinstance(x, np.ndarray):
+        out = None
+    elif out == "overlap":
+        out = x.reshape(-1)[: math.prod(shape)].reshape(shape) if x.flags.c_contiguous else None
+    elif out is not None:
+        out = np.zeros(shape if out == "new" else (*shape, 1), x.dtype)
     assert_same_where_taken(
-        lambda: _batch.fast_logsumexp(x, **options),
-        lambda: _general.logsumexp(x, keepdims=False, out=None, **options),
+        lambda: _batch.fast_logsumexp(x, keepdims=keepdims, out=out, **options),
+        lambda: _general.logsumexp(x, keepdims=keepdims, out=out, **options),
         [x],
+        out,
+    )
+
+
+@given(st.data(), st.booleans(), calls(True), st.booleans())
+def test_backward_has_the_same_bits_on_both_ways(data, log, call, is_softmax):
+    grad, out, options, (odd, *_) = call
+    del options["temperature"]
+    shape = np.shape(grad)
+    output = data.draw(
+        floats(shape, "y" in odd, [grad.dtype] if isinstance(grad, np.ndarray) else ["f4"])
+    )
+    if (
+        is_softmax
+        and isinstance(output, np.ndarray)
+        and output.size
+        and output.dtype.kind == "f"
+        and output.ndim
+    ):
+        forward = csoftmax.log_softmax if log else csoftmax.softmax
+        output = forward(output.astype("f4" if output.itemsize < 8 else "f8")).astype(output.dtype)
+    assert_same_where_taken(
+        lambda: _batch.fast_backward(grad, output, out=out, log=log, **options),
+        lambda: _general.backward(grad, output, out=out, log=log, function="backward", **options),
+        [grad, output],
+        out,
     )
 
 
@@ -196,7 +241,7 @@ def test_log_prob_has_the_same_bits_on_both_ways(data, call):
 
 
 @st.composite
-def loss_options(draw, n_classes, odd):
+def loss_options(draw, shape, n_classes, odd):
     weight = None
     if draw(st.booleans()):
         some = st.sampled_from(WEIGHTS if "weight" in odd else [0.5, 1.0, 1.5, 0.0, -1.0])
@@ -206,9 +251,20 @@ def loss_options(draw, n_classes, odd):
         "label_smoothing" in odd
     )
     reductions = ["mean", "sum", "none"] + ["Mean", "", *ODD] * ("reduction" in odd)
+    rows = {}
+    for name in ("sample_weight", "grad_output"):
+        if draw(st.sampled_from([False, False, True])):
+            some = st.sampled_from(SCALES if "weight" in odd else [0.5, 1.0, 1.5, 0.0, -1.0, 2.0])
+            n = math.prod(shape)
+            values = np.array(draw(st.lists(some, min_size=n, max_size=n)), float).reshape(shape)
+            rows[name] = arrays_of(draw, values, "weight" in odd, ["f4", "f8"], ["i8"])
+    if draw(st.booleans()):
+        rows["grad_output"] = draw(st.sampled_from([1.0, 2, 0.5, -3.0, np.float32(0.25), *SCALES]))
     ignored = [-100, -100, 0] + [1 << 62, None, *ODD] * ("ignore_index" in odd)
     return {
         "weight": weight,
+        "sample_weight": rows.get("sample_weight"),
+        "grad_output": rows.get("grad_output"),
         "ignore_index": draw(st.sampled_from(ignored)),
         "label_smoothing": draw(st.sampled_from(smoothing)),
         "reduction": draw(st.sampled_from(reductions)),
@@ -219,7 +275,7 @@ def loss_options(draw, n_classes, odd):
 @given(st.data(), calls(True), st.booleans())
 def test_losses_and_their_gradients_have_the_same_bits_on_both_ways(data, call, with_grad):
     x, out, options, (odd, rows, n_classes) = call
-    options |= data.draw(loss_options(n_classes, odd))
+    options |= data.draw(loss_options(rows, n_classes, odd))
     out = out if with_grad else None
     has_probabilities = data.draw(st.booleans()) and isinstance(x, np.ndarray)
     if has_probabilities:
@@ -230,27 +286,57 @@ def test_losses_and_their_gradients_have_the_same_bits_on_both_ways(data, call, 
         y = out
     elif out is not None and "weight" in odd and out.size >= n_classes:
         options["weight"] = out.reshape(-1)[:n_classes]
+        if out.flags.c_contiguous and data.draw(st.booleans()):
+            options["sample_weight"] = out.reshape(-1)[: math.prod(rows)].reshape(rows)
+    elif out is not None and out.flags.c_contiguous and data.draw(st.booleans()):
+        bytes_of_out = out.reshape(-1).view(np.int8)
+        if isinstance(y, np.ndarray) and y.shape == rows and y.dtype.kind == "i":
+            y = bytes_of_out[: y.size].reshape(rows)
+            y[...] = np.arange(y.size).reshape(rows) % max(n_classes, 1)
     assert_same_where_taken(
         lambda: _batch.fast_cross_entropy(x, y, out=out, with_grad=with_grad, **options),
         lambda: _general.cross_entropy(
             x,
             y,
-            _general.LossOptions(sample_weight=None, out=out, **options),
+            _general.LossOptions(out=out, **options),
             "cross_entropy_with_grad",
             with_grad,
         ),
-        [x, y, options["weight"]],
+        [x, y, options["weight"], options["sample_weight"], options["grad_output"]],
         out,
     )
 
 
-def test_the_fast_path_takes_plain_calls():
+def test_the_fast_path_takes_everyday_calls():
     x, y = np.ones((2, 3), np.float32), np.zeros(2, np.int64)
-    assert _batch.fast_probabilities(x, -1, None, False, 1.0, None) is not None
-    assert _batch.fast_logsumexp(x, -1, 1.0, None) is not None
-    assert _batch.fast_log_prob(x, y, -1, 1.0, None) is not None
-    for target, out in ((y, None), (y, x), (x, None), (np.full_like(x, 0.5), x)):
-        loss = _batch.fast_cross_entropy(
-            x, target, -1, None, -100, 0.0, 1.0, "mean", out, True, None
-        )
-        assert loss is not None
+    for axis, temperature in ((-1, 1.0), (np.int64(1), 2), (1, np.float32(0.5))):
+        assert _batch.fast_probabilities(x, axis, None, False, temperature, None) is not None
+        for keepdims, out in ((False, None), (True, None), (False, np.empty(2, np.float32))):
+            assert _batch.fast_logsumexp(x, axis, keepdims, temperature, out, None) is not None
+        assert _batch.fast_log_prob(x, y.astype(np.int32), axis, temperature, None) is not None
+        assert _batch.fast_backward(x, x, axis, None, False, None) is not None
+    plain = {
+        "axis": -1,
+        "weight": None,
+        "sample_weight": None,
+        "ignore_index": -100,
+        "label_smoothing": 0.0,
+        "temperature": 1.0,
+        "reduction": "mean",
+        "grad_output": None,
+        "out": None,
+        "with_grad": True,
+        "n_threads": None,
+    }
+    assert _batch.fast_cross_entropy(x, np.full_like(x, 0.5), **plain | {"out": x}) is not None
+    x = np.ones((2, 3), np.float32)
+    for option in (
+        {},
+        {"out": x},
+        {"temperature": 2.0},
+        {"sample_weight": np.ones(2)},
+        {"grad_output": 2.0},
+        {"grad_output": np.ones(2), "reduction": "none"},
+        {"weight": np.ones(3, np.float32), "label_smoothing": 0.1},
+    ):
+        assert _batch.fast_cross_entropy(x, y, **plain | option) is not None

@@ -496,8 +496,8 @@ FAULTS = [
     (
         "label smoothing above 1 is taken",
         "csoftmax/drivers/fast_path.pxi",
-        "    return given.axis >= 0 and given.label_smoothing <= 1 and is_ordinary",
-        "    return given.axis >= 0 and is_ordinary",
+        "    return (given.axis >= 0 and given.label_smoothing <= 1 and is_ordinary",
+        "    return (given.axis >= 0 and is_ordinary",
     ),
     (
         "an out of another dtype is taken",
