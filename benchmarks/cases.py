@@ -55,7 +55,25 @@ FURTHER_SHAPES = {  # float64 on the smaller ones: a quarter more time for all, 
     },
     "float64": {(1, 10), (65_536, 100), (8192, 1000)},
 }
+# float16 and bfloat16, beside PyTorch's and our own float32.
+HALF_SHAPES = {
+    (1, 10),
+    (8192, 1000),
+    (65_536, 100),
+    (1024, 32_000),
+    (256, 128_256),
+    (8, 21, 256, 256),
+}
+HALVES = ("float16", "bfloat16")
 QUICK_SHAPES = {(1, 10), (300_000, 16), (65_536, 128), (8192, 1000)}  # float32 alone
+
+
+def dtype_of(name):
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,10 @@ class Case:
     @property
     def n_classes(self):
         return self.shape[self.axis]
+
+    @property
+    def is_half(self):
+        return self.dtype in HALVES
 
     @property
     def is_smoothed(self):
@@ -94,7 +116,7 @@ class Case:
     @property
     def bytes(self):
         """Of the logits, or of the gradient and the result that goes back; of the targets where they are as large."""
-        size = int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        size = int(np.prod(self.shape)) * dtype_of(self.dtype).itemsize
         return 2 * size if self.has_probabilities or self.is_backward else size
 
     @property
@@ -107,10 +129,11 @@ class Case:
         On the way back, the output of the forward function and a gradient.
         """
         rng = np.random.default_rng(0)
-        logits = rng.standard_normal(self.shape, dtype=np.float32).astype(self.dtype) * 3
+        dtype = dtype_of(self.dtype)
+        logits = rng.standard_normal(self.shape, dtype=np.float32).astype(dtype) * dtype.type(3)
         if self.is_backward:
             forward = getattr(csoftmax, self.operation.removesuffix("_backward"))
-            grad = rng.standard_normal(self.shape, dtype=np.float32).astype(self.dtype)
+            grad = rng.standard_normal(self.shape, dtype=np.float32).astype(dtype)
             return forward(logits, self.axis, out=logits), grad
         if self.has_probabilities:
             q = np.exp(rng.standard_normal(self.shape, dtype=np.float32)).astype(self.dtype)
@@ -120,7 +143,7 @@ class Case:
 
     def weight(self):
         """One number per class, around 1."""
-        return np.linspace(0.5, 1.5, self.n_classes, dtype=self.dtype)
+        return np.linspace(0.5, 1.5, self.n_classes).astype(dtype_of(self.dtype))
 
 
 def cases(quick=False, only=""):
@@ -133,5 +156,13 @@ def cases(quick=False, only=""):
         if operations is not FURTHER_OPERATIONS or shape in FURTHER_SHAPES[dtype]
         for operation in operations
         if not quick or (shape in QUICK_SHAPES and dtype == "float32")
+    ]
+    table += [
+        Case(operation, group, shape, axis, dtype)
+        for operations in (OPERATIONS, ["log_prob"], BACKWARD)
+        for group, shape, axis in SHAPES
+        for dtype in HALVES
+        if shape in HALF_SHAPES and not quick
+        for operation in operations
     ]
     return [case for case in table if only in f"{case.group} {case.name}"]

@@ -119,11 +119,20 @@ def scipy(case, logits, target, n_threads, out):
     return lambda: operation(logits, axis=case.axis)
 
 
+def tensor(array):
+    """A tensor of the array's memory, also of bfloat16."""
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
 def torch(case, logits, target, n_threads, out):
     import torch
 
     torch.set_num_threads(n_threads)
-    x, y, axis = torch.from_numpy(logits), torch.from_numpy(target), case.axis
+    x, y, axis = tensor(logits), tensor(target), case.axis
     if case.operation.startswith("cross_entropy"):
         if axis == 0:  # its class axis is 1
             return None
@@ -146,7 +155,7 @@ def torch(case, logits, target, n_threads, out):
         if out is None:
             return partial(backward, *arguments)
         name = "grad_input" if case.operation == "softmax_backward" else "out"
-        return partial(backward.out, *arguments, **{name: torch.from_numpy(out)})
+        return partial(backward.out, *arguments, **{name: tensor(out)})
     if case.operation == "log_prob":
         index = y.unsqueeze(axis)
         return lambda: torch.log_softmax(x, axis).gather(axis, index)
@@ -155,7 +164,7 @@ def torch(case, logits, target, n_threads, out):
     operation = getattr(torch, case.operation)
     if out is None:
         return lambda: operation(x, axis)
-    out = torch.from_numpy(out)
+    out = tensor(out)
     return lambda: operation(x, axis, out=out)
 
 
@@ -306,13 +315,16 @@ def contestants(case, n_threads, peers=PEERS):
     if case.operation == "logsumexp":
         result = np.empty_like(csoftmax.logsumexp(logits, case.axis))
         table["csoftmax out"] = partial(ours(case, logits, target, None, None), out=result)
+    if case.is_half:  # the same numbers in float32
+        single = [x.astype(np.float32) if x.dtype == logits.dtype else x for x in (logits, target)]
+        table["csoftmax float32"] = ours(case, *single, None, np.empty_like(single[0]))
     if case.group == "one long row":
         table["csoftmax one thread"] = ours(case, logits, target, 1, out)
     if case.group == "other axis" and case.operation in OPERATIONS:  # the same rows, contiguous
         rows = np.ascontiguousarray(np.moveaxis(logits, case.axis, -1))
         table["csoftmax last axis"] = ours(case, rows, target, None, np.empty_like(rows), -1)
     for name, make in PEERS.items():
-        if name not in peers:
+        if name not in peers or (case.is_half and name != "PyTorch"):
             continue
         table[name] = make(case, logits, target, n_threads, out)
         if name in HAS_OUT and case.operation in ("softmax", "log_softmax", *BACKWARD):

@@ -10,7 +10,7 @@ import numpy as np
 from cases import BACKWARD, FURTHER_OPERATIONS, OPERATIONS
 
 PEERS = ["PyTorch", "JAX", "ONNX Runtime", "scikit-learn", "SciPy", "NumPy"]
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 GROUPS = {
     "all operations on all shapes": OPERATIONS,
     "smoothing, probability targets and log_prob": FURTHER_OPERATIONS,
@@ -197,6 +197,9 @@ def print_summary(results):
     print_own_ratios("One thread's time over that of all", grid, "csoftmax one thread")
     print_own_ratios("Time over that of the last axis", grid, "csoftmax last axis", inverse=True)
     print_own_ratios("logsumexp(out=), its time over that without", grid, "csoftmax out")
+    print_own_ratios(
+        "The time in float32 over that of halves", results["cases"], "csoftmax float32"
+    )
     large = [q for q in results["cases"] if q["bytes"] >= 1 << 25]
     print_own_ratios("Fresh results of 32 MB and more, over out=", large, "csoftmax fresh")
     print_distances([q for q in grid if q["bytes"] >= 1 << 25], results["ceilings"])
@@ -305,7 +308,7 @@ def draw(results, folder):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    cases, _ = parts(results)
+    cases = [q for q in parts(results)[0] if q["dtype"] in ("float32", "float64")]
     large = [q for q in cases if q["bytes"] >= 1 << 24 and q["dtype"] == "float32"]
     folder.mkdir(parents=True, exist_ok=True)
     if cases:

@@ -1,6 +1,6 @@
 # The C functions that other Cython code may cimport from csoftmax; include/csoftmax.h is their manual and their order.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint16_t
 
 cdef enum:
     CSOFTMAX_ABI = 1            # as in csoftmax.h, and so are these
@@ -82,3 +82,62 @@ cdef int log_prob_f32(
 cdef int log_prob_f64(
     const double *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
     const void *index, int index_size, double *out, int n_threads, Py_ssize_t *bad_row) noexcept nogil
+
+cdef void softmax_row_f16(const uint16_t *x, Py_ssize_t n_classes, uint16_t *out) noexcept nogil
+cdef void softmax_row_bf16(const uint16_t *x, Py_ssize_t n_classes, uint16_t *out) noexcept nogil
+cdef void log_softmax_row_f16(const uint16_t *x, Py_ssize_t n_classes, uint16_t *out) noexcept nogil
+cdef void log_softmax_row_bf16(const uint16_t *x, Py_ssize_t n_classes, uint16_t *out) noexcept nogil
+cdef float logsumexp_row_f16(const uint16_t *x, Py_ssize_t n_classes) noexcept nogil
+cdef float logsumexp_row_bf16(const uint16_t *x, Py_ssize_t n_classes) noexcept nogil
+cdef float cross_entropy_row_f16(const uint16_t *x, Py_ssize_t n_classes, int64_t target) noexcept nogil
+cdef float cross_entropy_row_bf16(const uint16_t *x, Py_ssize_t n_classes, int64_t target) noexcept nogil
+cdef float cross_entropy_with_grad_row_f16(
+    const uint16_t *x, Py_ssize_t n_classes, int64_t target, double scale, uint16_t *grad) noexcept nogil
+cdef float cross_entropy_with_grad_row_bf16(
+    const uint16_t *x, Py_ssize_t n_classes, int64_t target, double scale, uint16_t *grad) noexcept nogil
+cdef float log_prob_row_f16(const uint16_t *x, Py_ssize_t n_classes, int64_t index) noexcept nogil
+cdef float log_prob_row_bf16(const uint16_t *x, Py_ssize_t n_classes, int64_t index) noexcept nogil
+
+cdef void partial_f16(csoftmax_state *state, const uint16_t *x, Py_ssize_t n_classes) noexcept nogil
+cdef void partial_bf16(csoftmax_state *state, const uint16_t *x, Py_ssize_t n_classes) noexcept nogil
+cdef void finish_grad_f16(
+    const csoftmax_state *state, const uint16_t *x, Py_ssize_t n_classes, Py_ssize_t first_class, int64_t target,
+    double scale, uint16_t *grad) noexcept nogil
+cdef void finish_grad_bf16(
+    const csoftmax_state *state, const uint16_t *x, Py_ssize_t n_classes, Py_ssize_t first_class, int64_t target,
+    double scale, uint16_t *grad) noexcept nogil
+
+cdef int softmax_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads) noexcept nogil
+cdef int softmax_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads) noexcept nogil
+cdef int log_softmax_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads) noexcept nogil
+cdef int log_softmax_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads) noexcept nogil
+cdef int logsumexp_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    float *out, int n_threads) noexcept nogil
+cdef int logsumexp_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    float *out, int n_threads) noexcept nogil
+cdef int cross_entropy_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *target, int target_size, int64_t ignore_index, float *loss, float *logsumexp, uint16_t *grad,
+    Py_ssize_t grad_row_stride, Py_ssize_t grad_class_stride, double scale, int n_threads,
+    Py_ssize_t *bad_row) noexcept nogil
+cdef int cross_entropy_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *target, int target_size, int64_t ignore_index, float *loss, float *logsumexp, uint16_t *grad,
+    Py_ssize_t grad_row_stride, Py_ssize_t grad_class_stride, double scale, int n_threads,
+    Py_ssize_t *bad_row) noexcept nogil
+cdef int log_prob_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *index, int index_size, float *out, int n_threads, Py_ssize_t *bad_row) noexcept nogil
+cdef int log_prob_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *index, int index_size, float *out, int n_threads, Py_ssize_t *bad_row) noexcept nogil

@@ -23,7 +23,14 @@ def max_threads() -> int: ...
 def has_openmp() -> bool: ...
 def compiler() -> str: ...
 def probabilities(
-    x: NDArray[Any], axis: int, out: NDArray[Any], log: bool, temperature: float, n_threads: int
+    x: NDArray[Any],
+    axis: int,
+    out: NDArray[Any],
+    log: bool,
+    temperature: float,
+    n_threads: int,
+    wide: bool = False,
+    taken: NDArray[np.integer[Any]] | None = None,
 ) -> None: ...
 def logsumexp(
     x: NDArray[Any],
@@ -32,6 +39,7 @@ def logsumexp(
     temperature: float,
     added: NDArray[Any] | None,
     n_threads: int,
+    taken: NDArray[np.integer[Any]] | None = None,
 ) -> None: ...
 def log_prob(
     logits: NDArray[Any],
@@ -40,6 +48,7 @@ def log_prob(
     out: NDArray[Any],
     temperature: float,
     n_threads: int,
+    taken: NDArray[np.integer[Any]] | None = None,
 ) -> None: ...
 def backward(
     grad: NDArray[Any],
@@ -109,6 +118,8 @@ def reduce_losses(
 ) -> None: ...
 
 class _LossOptions(TypedDict, total=False):
+    wide: bool
+    taken: NDArray[np.integer[Any]] | None
     target: NDArray[np.int64] | None
     ignore_index: int | None
     probabilities: NDArray[Any] | None

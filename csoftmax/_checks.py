@@ -9,7 +9,7 @@ import operator
 
 import numpy as np
 
-from csoftmax import _cures, _large_integers
+from csoftmax import _cures
 from csoftmax._cures import shown
 
 _INT64_MAX = np.iinfo(np.int64).max
@@ -56,28 +56,22 @@ def _no_array(given, name, function, error):
     )
 
 
-def floating_array(x, function, name="x", keep_wide=False):
-    """Return `x` as a float32 or float64 array, and the dtype that an elementwise result has.
-
-    Integers that float64 may not hold stay what they are if `keep_wide`: _large_integers.py takes it from there.
-    """
+def floating_array(x, function, name="x"):
+    """Return `x` as an array that the kernels read, and the dtype that an elementwise result has."""
     given = x
     x = any_array(given, name, function)
-    dtype = x.dtype
-    if dtype.type in (np.float32, np.float64):
-        if x is not given:
-            no_rounded_integers(given, x, function, name)
-        if not dtype.isnative:
-            dtype = dtype.newbyteorder("=")
-            x = x.astype(dtype)
-        return x, dtype
-    if dtype.kind in "iub":
-        if keep_wide and _large_integers.are_wide(x):
-            return x.astype(dtype.newbyteorder("="), copy=False), np.dtype(np.float64)
-        return x.astype(np.float64), np.dtype(np.float64)
-    if dtype.type is np.float16:
-        return x.astype(np.float32), np.dtype(np.float16)
-    raise _no_kernel(x, given, function, name)
+    if x is not given:
+        no_rounded_integers(given, x, function, name)
+    has_kernel(x, given, function, name)
+    if x.dtype.kind in "iub":
+        return x, np.dtype(np.float64)
+    return x, x.dtype if x.dtype.isnative else x.dtype.newbyteorder("=")
+
+
+def computation_dtype(dtype):
+    """Return the dtype in which the kernels compute what they read as `dtype`."""
+    is_float32 = dtype.type in (np.float16, np.float32) or _cures.is_bfloat16(dtype)
+    return np.dtype(np.float32 if is_float32 else np.float64)
 
 
 def no_rounded_integers(given, array, function, name):
@@ -97,9 +91,14 @@ def no_rounded_integers(given, array, function, name):
             )
 
 
+def has_float_kernel(dtype):
+    """Whether the kernels read floats of this dtype."""
+    return _cures.has_kernel(dtype)
+
+
 def has_kernel(x, given, function, name):
     """Refuse `x`, which NumPy made of `given`, if floating_array() would."""
-    if x.dtype.kind not in "iub" and x.dtype.type not in (np.float16, np.float32, np.float64):
+    if x.dtype.kind not in "iub" and not _cures.has_kernel(x.dtype):
         raise _no_kernel(x, given, function, name)
 
 
@@ -209,7 +208,7 @@ def thread_count(n_threads, function):
 
 
 def output_array(out, shape, dtype, function):
-    """Refuse an `out` that cannot take the result as it is."""
+    """Refuse an `out` that cannot take the result as it is: of `dtype`, or float32 for half-width floats."""
     if not isinstance(out, np.ndarray):
         raise TypeError(
             f"{function}() needs a NumPy array as out, got {type(out).__name__}:"
@@ -219,9 +218,10 @@ def output_array(out, shape, dtype, function):
         raise TypeError(
             f"{function}() needs out without a mask, got a {type(out).__name__}: pass out.data"
         )
-    if out.dtype != dtype:
+    if out.dtype != dtype and not (dtype.itemsize == 2 and out.dtype == np.float32):
+        both = f"{dtype} or float32" if dtype.itemsize == 2 else dtype
         raise TypeError(
-            f"{function}() needs out of dtype {dtype}, got {out.dtype}:"
+            f"{function}() needs out of dtype {both}, got {out.dtype}:"
             f" make it with numpy.empty({shape}, numpy.{dtype})"
         )
     if out.shape != shape:
@@ -360,7 +360,7 @@ def weights(values, name, each, shape, logits_shape, axis, function):
     if values is None:
         return None
     array = any_array(values, name, function)
-    if array.dtype.kind not in "fiub" or _cures.is_of_another_package(array.dtype):
+    if array.dtype.kind not in "iub" and not _is_float(array.dtype):
         raise _no_weights(array, values, name, "real numbers", function)
     if array.shape != shape:
         code = _cures.of_shape(values, array, name, shape)
@@ -369,6 +369,12 @@ def weights(values, name, each, shape, logits_shape, axis, function):
             f" want {name} of shape {shape}, got {array.shape}{_pass(code, name) if code else ''}"
         )
     return _readable(array, np.float64)
+
+
+def _is_float(dtype):
+    """Whether numbers of this dtype become float64 ones."""
+    is_numpys = dtype.kind == "f" and not _cures.is_of_another_package(dtype)
+    return is_numpys or _cures.is_bfloat16(dtype)
 
 
 def _no_weights(array, given, name, what, function):
@@ -395,7 +401,7 @@ def output_gradient(grad_output, reduction, rows, logits_shape, axis, function):
     if grad_output is None:
         return None
     array = any_array(grad_output, "grad_output", function)
-    if array.dtype.kind not in "fiub" or _cures.is_of_another_package(array.dtype):
+    if array.dtype.kind not in "iub" and not _is_float(array.dtype):
         raise _no_weights(array, grad_output, "grad_output", "a real number", function)
     if array.shape != ():
         code = _cures.of_shape(grad_output, array, "grad_output", ())
@@ -410,7 +416,7 @@ def target_array(target, rows, logits_shape, axis, ignore_index, function):
     """Return `target` as an array of integers, one per row, or of floats, one per logit."""
     place = rows, logits_shape, axis, ignore_index
     given = _read_target(target, *place, function, _cures.of_target)
-    if given.shape == logits_shape and given.dtype.type in (np.float16, np.float32, np.float64):
+    if given.shape == logits_shape and _cures.has_kernel(given.dtype):
         return given
     is_empty_list = (
         given.size == 0 and not isinstance(target, np.ndarray) and given.shape != logits_shape
@@ -438,7 +444,7 @@ def is_probabilities(target, logits_shape):
     shape, dtype = _cures.attribute(target, "shape"), _cures.attribute(target, "dtype")
     if not isinstance(shape, tuple) or shape != logits_shape:
         return False
-    return _cures.attribute(dtype, "kind") == "f"
+    return _cures.attribute(dtype, "kind") == "f" or _cures.is_bfloat16(dtype)
 
 
 def index_targets(target, rows, logits_shape, axis, ignore_index, function):

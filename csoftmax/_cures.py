@@ -152,7 +152,7 @@ def _fillable(dtype, fill):
     if isinstance(fill, int):
         outside = dtype.kind in "iu" and not np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max
         return "numpy.ma.asarray({}, numpy.int64)" if dtype.kind == "b" or outside else "{}"
-    if dtype.type in _KERNELS or (dtype.kind in "iub" and fill == "0"):
+    if has_kernel(dtype) or (dtype.kind in "iub" and fill == "0"):
         return "{}"
     return "numpy.real({})" if dtype.kind == "c" else "numpy.ma.asarray({}, numpy.float64)"
 
@@ -244,6 +244,20 @@ def expression(given, name):
     return name if type(given) is np.ndarray else f"numpy.asarray({name})"
 
 
+def is_bfloat16(dtype):
+    """Whether `dtype` is bfloat16, which a package that need not be imported here has registered with NumPy."""
+    return (
+        attribute(dtype, "itemsize") == 2
+        and attribute(dtype, "kind") == "V"
+        and getattr(dtype.type, "__name__", None) == "bfloat16"
+    )
+
+
+def has_kernel(dtype):
+    """Whether the kernels read floats of this dtype."""
+    return dtype.type in _KERNELS or is_bfloat16(dtype)
+
+
 def is_of_another_package(dtype):
     """Whether `dtype` is of real numbers that NumPy knows from elsewhere, as bfloat16, float8 and int4."""
     if dtype.kind in "fiubcmMOUST" and dtype.type.__module__.partition(".")[0] == "numpy":
@@ -301,7 +315,7 @@ def of_target(given, array, name, rows, shape, axis, ignore_index):
         if array.ndim < 2 or array.shape != _moved(shape, axis):
             return None
         code = f"numpy.moveaxis({code}, -1, {axis})"
-    if array.dtype.type in _KERNELS:
+    if has_kernel(array.dtype):
         return code
     if is_of_another_package(array.dtype):
         return f"{code}.astype(numpy.{_float_for(array.dtype)})"

@@ -6,7 +6,7 @@ as large as they may be, and arrays of the logits' size are made. What an argume
 
 import numpy as np
 
-from csoftmax import _batch, _pairs
+from csoftmax import _batch, _large_integers, _pairs
 
 # What multiplies gradients in the kernels: the smallest probability keeps its digits, and none overflows.
 _MOST = {np.dtype(np.float32): 80, np.dtype(np.float64): 560}
@@ -95,6 +95,8 @@ def are_ordinary_masses(masses):
     if masses.size > _AT_ONCE:  # nothing of their size is allocated
         flags = [["readonly", "nbo", "aligned"]]
         parts = np.nditer(masses, ["external_loop", "buffered"], flags, buffersize=_AT_ONCE)
+    if masses.itemsize == 2:
+        parts = (part.astype(np.float32) for part in parts)
     return all(_are_ordinary(np.abs(part)) for part in parts)
 
 
@@ -126,10 +128,10 @@ def cross_entropy(given, with_grad):
         if given.grad_output is not None:
             of_gradient = Wide(given.grad_output) * of_gradient
     logits, axis, n_threads = given.logits, given.axis, given.n_threads
-    if not _batch.is_ordinary_number(given.temperature):
-        logits = logits.astype(np.float64, copy=False)
     has_masses = target is None or given.label_smoothing or given.weight is not None
     if has_masses or given.sample_weight is not None:
+        if logits.dtype.kind in "iu":
+            logits, _ = _large_integers.differences(logits, axis)
         loss, grad = _with_masses(
             logits.astype(np.float64, copy=False),
             axis,
@@ -140,7 +142,7 @@ def cross_entropy(given, with_grad):
             n_threads,
         )
     else:
-        loss, grad = _with_indices(logits, axis, given.temperature, target, of_gradient, n_threads)
+        loss, grad = _with_indices(given, target, of_gradient)
     loss = loss.where(counts, Wide(0.0))
     if with_grad and not counts.all():
         np.copyto(grad, 0.0, where=~np.expand_dims(counts, axis))
@@ -178,17 +180,19 @@ def _reduced(loss, divisor, reduction, kind, n_threads):
     return result[()]
 
 
-def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
+def _with_indices(given, target, of_gradient):
     """Return losses and gradient of class indices without weights: the kernels', with their bits."""
-    loss = np.zeros(target.shape)
+    is_wide = not _batch.is_ordinary_number(given.temperature)
+    options = {"target": target, "temperature": given.temperature}
+    options |= {"wide": is_wide, "taken": given.taken}
+    place, loss = (given.logits, given.axis), np.zeros(target.shape)
     if of_gradient is None:
-        _batch.cross_entropy(
-            logits, axis, loss, None, n_threads, target=target, temperature=temperature
-        )
+        _batch.cross_entropy(*place, loss, None, given.n_threads, **options)
         return Wide(loss), None
-    grad = _batch.empty_result(logits)
+    dtype = given.dtype if given.out is None else given.out.dtype
+    grad = _batch.empty_result(given.logits, np.dtype(np.float64) if is_wide else dtype)
     number, exponent = of_gradient.number, of_gradient.exponent
-    most = _MOST[logits.dtype]
+    most = _MOST[np.dtype(np.float64) if is_wide else given.kind]
     taken = np.clip(exponent, -most, most)
     finite = np.isfinite(number)
     # An infinite number multiplies what is as large as may be: of subnormal probabilities only zeros stay zeros.
@@ -198,18 +202,8 @@ def _with_indices(logits, axis, temperature, target, of_gradient, n_threads):
         for each in (in_kernel, (exponent - taken).astype(np.intc), np.where(finite, 1.0, number))
     )
     in_kernel, exponent, factor = rows
-    _batch.cross_entropy(
-        logits,
-        axis,
-        loss,
-        grad,
-        n_threads,
-        target=target,
-        temperature=temperature,
-        grad_weight=in_kernel,
-        row_factor=factor,
-        row_exponent=exponent,
-    )
+    options |= {"grad_weight": in_kernel, "row_factor": factor, "row_exponent": exponent}
+    _batch.cross_entropy(*place, loss, grad, given.n_threads, **options)
     return Wide(loss), grad
 
 

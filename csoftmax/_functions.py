@@ -14,17 +14,17 @@ def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Parameters
     ----------
     x : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64, differences
-        of large integers exactly; float16 in float32. float32 and float64 of the machine's byte order are
-        read where they lie, whatever the axis and the strides; other arrays are converted as a whole first.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64, differences of
+        large integers exactly; float16 and bfloat16 in float32. Whatever the dtype, the byte
+        order, the axis and the strides, nothing of the array's size is allocated but the result.
     axis : int, default -1
         The axis along which the result sums to one.
     temperature : float, default 1
         The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `x` itself. On any error that is
-        raised, it holds what it held before; only a signal's handler that raises (Ctrl-C) may leave it
-        partly written.
+        Where to write the result: exact shape and dtype; for half-width `x` float32 too, which is not
+        rounded. It may be `x` itself. On any error that is raised, it holds what it held before; only a
+        signal's handler that raises (Ctrl-C) may leave it partly written.
     n_threads : int, optional
         At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
         use. The result is the same, bit for bit.
@@ -32,7 +32,8 @@ def softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Returns
     -------
     ndarray of `x`'s shape
-        float32, float64 or float16 as `x`; float64 for integers and bool. A scalar for a scalar.
+        float32, float64, float16 or bfloat16 as `x`, half-width ones rounded once from float32; float64 for
+        integers and bool. A scalar for a scalar.
 
     Raises
     ------
@@ -84,17 +85,17 @@ def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Parameters
     ----------
     x : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64, differences
-        of large integers exactly; float16 in float32. float32 and float64 of the machine's byte order are
-        read where they lie, whatever the axis and the strides; other arrays are converted as a whole first.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64, differences of
+        large integers exactly; float16 and bfloat16 in float32. Whatever the dtype, the byte
+        order, the axis and the strides, nothing of the array's size is allocated but the result.
     axis : int, default -1
         The axis along which the exponentials of the result sum to one.
     temperature : float, default 1
         The logits are divided by it: above 1 it evens probabilities out, below 1 it sets them apart.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `x` itself. On any error that is
-        raised, it holds what it held before; only a signal's handler that raises (Ctrl-C) may leave it
-        partly written.
+        Where to write the result: exact shape and dtype; for half-width `x` float32 too, which is not
+        rounded. It may be `x` itself. On any error that is raised, it holds what it held before; only a
+        signal's handler that raises (Ctrl-C) may leave it partly written.
     n_threads : int, optional
         At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
         use. The result is the same, bit for bit.
@@ -102,7 +103,8 @@ def log_softmax(x, axis=-1, *, temperature=1.0, out=None, n_threads=None):
     Returns
     -------
     ndarray of `x`'s shape
-        float32, float64 or float16 as `x`; float64 for integers and bool. A scalar for a scalar.
+        float32, float64, float16 or bfloat16 as `x`, half-width ones rounded once from float32; float64 for
+        integers and bool. A scalar for a scalar.
 
     Raises
     ------
@@ -153,7 +155,7 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     ----------
     x : array_like, any shape
         float32 and float64 are computed as they are; integers and bool in float64, differences of large
-        integers exactly; float16 in float32.
+        integers exactly; float16 and bfloat16 in float32.
     axis : int, default -1
         The axis to reduce.
     keepdims : bool, default False
@@ -170,7 +172,7 @@ def logsumexp(x, axis=-1, *, keepdims=False, temperature=1.0, out=None, n_thread
     Returns
     -------
     ndarray or scalar
-        float32 for float32 and float16, else float64.
+        float32 for float32, float16 and bfloat16, else float64.
 
     Raises
     ------
@@ -230,9 +232,9 @@ def cross_entropy(
     Parameters
     ----------
     logits : array_like, at least one dimension
-        Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed
-        as they are; integers and bool in float64, differences of large integers exactly; float16 in
-        float32.
+        Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed as
+        they are; integers and bool in float64, differences of large integers exactly; float16 and bfloat16
+        in float32.
     target : array_like
         Integers of `logits`' shape without `axis`: class indices, 0 to C - 1, of any integer dtype. Or
         floats of `logits`' shape: class probabilities, taken in the dtype of the computation.
@@ -259,8 +261,8 @@ def cross_entropy(
     Returns
     -------
     scalar, or ndarray of the rows' shape for "none"
-        In nats; float32 for float32 and float16 logits, else float64. "mean" and "sum" accumulate in
-        float64. The mean of no rows is NaN, their sum 0.
+        In nats; float32 for float32, float16 and bfloat16 logits, else float64. "mean" and "sum" accumulate
+        in float64. The mean of no rows is NaN, their sum 0.
 
     Raises
     ------
@@ -276,10 +278,9 @@ def cross_entropy(
     -----
     Small losses keep their digits: each is within the bound of `log_softmax`; with weights within 4 units in
     the last place (float64: 4.5), with label smoothing or probability targets within 5.5 (7). Nothing of the
-    logits' size is written, if they, and probability targets, are float32 or float64 (both the same) in the
-    machine's byte order: else they are converted first. A class without mass adds nothing, also if it is
-    infinitely improbable. A row that holds NaN or +inf, or nothing but -inf, has the loss NaN, unless it is
-    ignored.
+    logits' size is written, whatever their dtype and that of probability targets. A class without mass adds
+    nothing, also if it is infinitely improbable. A row that holds NaN or +inf, or nothing but -inf, has the
+    loss NaN, unless it is ignored.
 
     References
     ----------
@@ -353,9 +354,9 @@ def cross_entropy_with_grad(
     grad_output : float, or array_like of the rows' shape for "none", optional
         What the gradient is multiplied by: that of a further loss with respect to this one.
     out : ndarray, optional
-        Where to write the gradient: exact shape and dtype. It may be `logits` itself. On any error that
-        is raised, it holds what it held before; only a signal's handler that raises (Ctrl-C) may leave it
-        partly written.
+        Where to write the gradient: exact shape and dtype; for half-width logits float32 too, which is not
+        rounded. It may be `logits` itself. On any error that is raised, it holds what it held before; only
+        a signal's handler that raises (Ctrl-C) may leave it partly written.
 
     Returns
     -------
@@ -433,9 +434,9 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     Parameters
     ----------
     logits : array_like, at least one dimension
-        Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed
-        as they are; integers and bool in float64, differences of large integers exactly; float16 in
-        float32.
+        Unnormalised log-probabilities; the classes lie along `axis`. float32 and float64 are computed as
+        they are; integers and bool in float64, differences of large integers exactly; float16 and bfloat16
+        in float32.
     index : array_like of integers
         Class indices, 0 to C - 1: of `logits`' shape without `axis`, or with a further last axis of K
         indices for each row.
@@ -450,7 +451,7 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
     Returns
     -------
     ndarray of `index`' shape, or scalar
-        In nats; float32 for float32 and float16 logits, else float64.
+        In nats; float32 for float32, float16 and bfloat16 logits, else float64.
 
     Raises
     ------
@@ -464,9 +465,8 @@ def log_prob(logits, index, *, axis=-1, temperature=1.0, n_threads=None):
 
     Notes
     -----
-    Each result is what `log_softmax` gives, bit for bit (for float16 logits in float32). Nothing of the
-    logits' size is written, if they are float32 or float64 in the machine's byte order; others are converted
-    first.
+    Each result is what `log_softmax` gives, bit for bit (for half-width logits in float32). Nothing of the
+    logits' size is written.
 
     References
     ----------
@@ -494,16 +494,16 @@ def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     Parameters
     ----------
     grad : array_like
-        The gradient with respect to the softmax. float32 and float64 are computed as they are, two
-        dtypes in the wider one; integers and bool in float64; float16 in float32.
+        The gradient with respect to the softmax. float32 and float64 are computed as they are, two dtypes
+        in the wider one; integers and bool in float64; float16 and bfloat16 in float32.
     output : array_like of `grad`'s shape
         The softmax itself.
     axis : int, default -1
         The axis of the classes.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself. On any
-        error that is raised, it holds what it held before; only a signal's handler that raises (Ctrl-C)
-        may leave it partly written.
+        Where to write the result: exact shape and dtype; for half-width results float32 too, which is not
+        rounded. It may be `grad` or `output` itself. On any error that is raised, it holds what it held
+        before; only a signal's handler that raises (Ctrl-C) may leave it partly written.
     n_threads : int, optional
         At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
         use. The result is the same, bit for bit.
@@ -511,7 +511,7 @@ def softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     Returns
     -------
     ndarray of `grad`'s shape
-        In the dtype of the computation, float16 if both are. A scalar for a scalar.
+        In the dtype of the computation; float16 or bfloat16 if both are that. A scalar for a scalar.
 
     Raises
     ------
@@ -561,15 +561,15 @@ def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     ----------
     grad : array_like
         The gradient with respect to the log-softmax. float32 and float64 are computed as they are, two
-        dtypes in the wider one; integers and bool in float64; float16 in float32.
+        dtypes in the wider one; integers and bool in float64; float16 and bfloat16 in float32.
     output : array_like of `grad`'s shape
         The log-softmax itself; what is above 0 by rounding counts as 0.
     axis : int, default -1
         The axis of the classes.
     out : ndarray, optional
-        Where to write the result: exact shape and dtype. It may be `grad` or `output` itself. On any
-        error that is raised, it holds what it held before; only a signal's handler that raises (Ctrl-C)
-        may leave it partly written.
+        Where to write the result: exact shape and dtype; for half-width results float32 too, which is not
+        rounded. It may be `grad` or `output` itself. On any error that is raised, it holds what it held
+        before; only a signal's handler that raises (Ctrl-C) may leave it partly written.
     n_threads : int, optional
         At most so many threads. None, or -1, is as many as pay, up to the processors that this process may
         use. The result is the same, bit for bit.
@@ -577,7 +577,7 @@ def log_softmax_backward(grad, output, axis=-1, *, out=None, n_threads=None):
     Returns
     -------
     ndarray of `grad`'s shape
-        In the dtype of the computation, float16 if both are. A scalar for a scalar.
+        In the dtype of the computation; float16 or bfloat16 if both are that. A scalar for a scalar.
 
     Raises
     ------

@@ -37,42 +37,45 @@ def in_default_state(function):
 
 
 @in_default_state
-def probabilities(x, *, axis, temperature, out, n_threads, log, function):
-    """Return softmax, or log_softmax if `log`."""
-    x, dtype = _checks.floating_array(x, function, keep_wide=True)
+def probabilities(x, *, axis, temperature, out, n_threads, log, function, dtype=None):
+    """Return softmax, or log_softmax if `log`, computed as if `x` were of `dtype`, which holds all its numbers."""
+    x, own_dtype = _checks.floating_array(x, function)
+    dtype = own_dtype if dtype is None else dtype
     temperature = _checks.positive_number(temperature, function)
     axis = _checks.axis_number(
         axis, x.ndim, function, several=lambda: _of_axes(function, temperature)
     )
-    x, _ = _large_integers.differences(x, axis)
     n_threads = _checks.thread_count(n_threads, function)
     if out is not None:
         _checks.output_array(out, x.shape, dtype, function)
-    x = _for_temperature(x, temperature)
-    result = _room_for(out, x)
-    _batch.probabilities(_as_row(x), axis, _as_row(result), log, temperature, n_threads)
+    taken = _large_integers.taken_off(x, axis)
+    result = _room_for(out, x, dtype)
+    is_wide = dtype == np.float64 or _needs_float64(temperature)
+    _batch.probabilities(
+        _as_row(x), axis, _as_row(result), log, temperature, n_threads, is_wide, taken
+    )
     return _deliver(result, dtype, out)
 
 
 @in_default_state
 def logsumexp(x, *, axis, keepdims, temperature, out, n_threads):
-    x, _ = _checks.floating_array(x, "logsumexp", keep_wide=True)
+    x, dtype = _checks.floating_array(x, "logsumexp")
+    dtype = _checks.computation_dtype(dtype)
     keepdims = _checks.flag(keepdims, "keepdims", "logsumexp")
     temperature = _checks.positive_number(temperature, "logsumexp")
     axis = _checks.axis_number(
         axis, x.ndim, "logsumexp", several=lambda: _of_axes("logsumexp", temperature, keepdims)
     )
-    x, taken = _large_integers.differences(x, axis)
-    dtype = x.dtype
     n_threads = _checks.thread_count(n_threads, "logsumexp")
     shape = x.shape[:axis] + (1,) * (keepdims and x.ndim > 0) + x.shape[axis + 1 :]
     if out is not None:
         _checks.output_array(out, shape, dtype, "logsumexp")
-    x = _for_temperature(x, temperature)
-    result = _batch.allocated(np.empty, shape, x.dtype)
+    kind = np.float64 if _needs_float64(temperature) else dtype
+    taken = _large_integers.taken_off(x, axis)
+    result = _batch.allocated(np.empty, shape, kind)
     if not x.size:
         result.fill(-np.inf)
-    _batch.logsumexp(_as_row(x), axis, result, temperature, None, n_threads)
+    _batch.logsumexp(_as_row(x), axis, result, temperature, None, n_threads, taken)
     if taken is not None:
         result = _large_integers.with_maximum(result, taken.reshape(shape), temperature)
     if out is None:
@@ -83,20 +86,20 @@ def logsumexp(x, *, axis, keepdims, temperature, out, n_threads):
 
 @in_default_state
 def log_prob(logits, index, *, axis, temperature, n_threads):
-    logits, _ = _checks.floating_array(logits, "log_prob", "logits", keep_wide=True)
+    logits, dtype = _checks.floating_array(logits, "log_prob", "logits")
+    dtype = _checks.computation_dtype(dtype)
     temperature = _checks.positive_number(temperature, "log_prob")
     written, axis = axis, _checks.axis_number(axis, logits.ndim, "log_prob")
-    logits, _ = _large_integers.differences(logits, axis)
-    dtype = logits.dtype
     n_threads = _checks.thread_count(n_threads, "log_prob")
     _checks.some_classes(logits, "log_prob")
     rows = logits.shape[:axis] + logits.shape[axis + 1 :]
     given = _checks.index_array(index, rows, logits.shape, operator.index(written), "log_prob")
     index, _, _ = _scanned(given, logits.shape[axis], None, n_threads, "log_prob", "index")
-    logits = _for_temperature(logits, temperature)
-    result = _batch.allocated(np.empty, index.shape, logits.dtype)
+    kind = np.float64 if _needs_float64(temperature) else dtype
+    result = _batch.allocated(np.empty, index.shape, kind)
     if index.size:
-        _batch.log_prob(logits, axis, index, result, temperature, n_threads)
+        taken = _large_integers.taken_off(logits, axis)
+        _batch.log_prob(logits, axis, index, result, temperature, n_threads, taken)
     return result.astype(dtype, copy=False)[()]
 
 
@@ -105,15 +108,15 @@ def backward(grad, output, *, axis, out, n_threads, log, function):
     """Return the gradient that goes back through softmax, or through log_softmax if `log`."""
     grad, dtype = _checks.floating_array(grad, function, "grad")
     output, other_dtype = _checks.floating_array(output, function, "output")
-    dtype = np.result_type(dtype, other_dtype)
-    kind = np.result_type(grad, output)
-    grad, output = grad.astype(kind, copy=False), output.astype(kind, copy=False)
+    if dtype != other_dtype:
+        dtypes = _checks.computation_dtype(dtype), _checks.computation_dtype(other_dtype)
+        dtype = np.result_type(*dtypes)
     _checks.same_shapes(grad, output, function)
     axis = _checks.axis_number(axis, grad.ndim, function)
     n_threads = _checks.thread_count(n_threads, function)
     if out is not None:
         _checks.output_array(out, grad.shape, dtype, function)
-    result = _room_for(out, output, grad)
+    result = _room_for(out, output, dtype, grad)
     _batch.backward(_as_row(grad), _as_row(output), axis, _as_row(result), log, n_threads)
     return _deliver(result, dtype, out)
 
@@ -131,39 +134,40 @@ def _as_row(x):
     return x.reshape(1) if x.ndim == 0 else x
 
 
-def _for_temperature(x, temperature):
-    """Return `x` in float64 if its dtype, float32, cannot hold the temperature or what differences become by it."""
-    return x if x.dtype == np.float64 or 1e-30 < temperature < 1e30 else x.astype(np.float64)
+def _needs_float64(temperature):
+    """Whether float32 cannot hold the temperature or what differences become by it."""
+    return not 1e-30 < temperature < 1e30
 
 
-def _room_for(out, x, *others, apart=()):
+def _room_for(out, x, dtype, *others, apart=()):
     """Return `out` if the kernels can write there while they read the other arguments, else a new array.
 
     `x` and `others` may be `out` itself; what has to lie `apart` may not.
     """
-    if out is None or out.dtype != x.dtype:
-        return _batch.empty_result(x)
+    if out is None:
+        return _batch.empty_result(x, dtype)
     for given in (x, *others):
         if np.may_share_memory(given, out):
             same = given.ctypes.data == out.ctypes.data and given.strides == out.strides
             if not (same and given.shape == out.shape and given.dtype == out.dtype):
-                return _batch.empty_result(x)
+                return _batch.empty_result(x, out.dtype)
     if any(given is not None and np.may_share_memory(given, out) for given in apart):
-        return _batch.empty_result(x)
+        return _batch.empty_result(x, out.dtype)
     return out
 
 
 def _deliver(result, dtype, out):
-    """Return `result` in `dtype`, in `out` if there is one."""
+    """Return `result`, of its own dtype or the computation's, in `out` if there is one, else in `dtype`."""
     if result is out:
         return out
-    if out is not None:
-        np.copyto(out, result, casting="same_kind")
-        return out
-    if result.dtype != dtype:
-        result, wider = _batch.empty_result(result, dtype), result
-        np.copyto(result, wider, casting="same_kind")  # a float16 may overflow or vanish
-    return result if result.ndim else result[()]
+    dtype = dtype if out is None else out.dtype
+    if dtype.itemsize == 2 and result.dtype == np.float64:
+        result = result.astype(np.float32)  # the result of float32, rounded once
+    if out is None and result.dtype == dtype:
+        return result if result.ndim else result[()]
+    given = _batch.empty_result(result, dtype) if out is None else out
+    given[...] = result  # it may overflow or vanish
+    return given if given is out or given.ndim else given[()]
 
 
 # ---- Losses ----
@@ -182,7 +186,6 @@ def cross_entropy(logits, target, options, function, with_grad=False):
     """Return the loss and, `with_grad`, the gradient, else None."""
     given = _Loss(logits, target, options, function)
     if given.is_ordinary():
-        given.convert_probabilities()
         grad = given.room_for_grad() if with_grad else None
         looks_first = grad is not None and given.may_need_logits_behind(grad)
         losses = given.write_losses(None if looks_first else grad)
@@ -200,10 +203,9 @@ class _Loss:
     """The arguments of a loss: checked, and as the drivers and _extremes.py read them."""
 
     def __init__(self, logits, target, options, function):
-        logits, self.dtype = _checks.floating_array(logits, function, "logits", keep_wide=True)
-        self.axis = _checks.axis_number(options.axis, logits.ndim, function)
-        self.logits, _ = _large_integers.differences(logits, self.axis)
-        self.kind = self.logits.dtype
+        self.logits, self.dtype = _checks.floating_array(logits, function, "logits")
+        self.kind = _checks.computation_dtype(self.dtype)
+        self.axis = _checks.axis_number(options.axis, self.logits.ndim, function)
         self.n_threads = _checks.thread_count(options.n_threads, function)
         self.reduction = _checks.reduction_name(options.reduction, function)
         self.ignore_index = _checks.ignore_number(options.ignore_index, function)
@@ -228,7 +230,7 @@ class _Loss:
         if self.out is not None:
             _checks.output_array(self.out, shape, self.dtype, function)
         self.target, self.probabilities, n_ignored = None, None, 0
-        if given.dtype.kind == "f":
+        if given.dtype.kind not in "iu":
             self.probabilities = given
             self.ignore_index = None  # there is no index to ignore
         else:
@@ -236,6 +238,7 @@ class _Loss:
                 given, n_classes, self.ignore_index, self.n_threads, function
             )
         self.divisor, self.divisor_carry = self._divisor(math.prod(rows) - n_ignored)
+        self.taken = _large_integers.taken_off(self.logits, self.axis)
 
     def _divisor(self, n_rows):
         """Return what the losses' sum is divided by, and what rounding took from it."""
@@ -269,7 +272,7 @@ class _Loss:
             self.divisor,
         ) and not (
             narrows
-            and (self.probabilities.dtype != self.kind or self._magnifies())
+            and (self.probabilities.dtype.itemsize > 4 or self._magnifies())
             and not _extremes.are_ordinary_masses(self.probabilities)
         )
 
@@ -280,14 +283,11 @@ class _Loss:
             most *= np.abs(self.grad_weight).max()
         return most > 4
 
-    def convert_probabilities(self):
-        if self.probabilities is not None:
-            self.probabilities = self.probabilities.astype(self.kind, copy=False)
-
     def room_for_grad(self):
         """Return `out`, if nothing but the logits is read there, else a new array."""
         weights = (self.weight, self.sample_weight, self.grad_weight)
-        return _room_for(self.out, self.logits, apart=(self.target, self.probabilities, *weights))
+        apart = (self.target, self.probabilities, *weights)
+        return _room_for(self.out, self.logits, self.dtype, apart=apart)
 
     def may_need_logits_behind(self, grad):
         """Whether `grad` takes the place of the logits, though is_extreme() may ask for them again.
@@ -300,13 +300,19 @@ class _Loss:
         if masses is not None and not _extremes.are_ordinary_masses(masses):
             return True
         if masses is not None or self.weight is not None or self.label_smoothing:
-            lowest, highest = self.logits.min(self.axis), self.logits.max(self.axis)
+            lowest, highest = self._ends_of_rows()
             most = _FAR_LOGITS[self.kind]  # beside a -inf, others may be as far
             if (np.isfinite(highest) & ((lowest < -most) | (highest > most))).any():
                 return True
         return any(
             each is not None and each.size > 0 and each.min() < 0
             for each in (self.weight, self.sample_weight, masses)
+        )
+
+    def _ends_of_rows(self):
+        """Return the least and the largest logit of each row."""
+        return (
+            np.asarray(ends(self.logits, self.axis)).astype(np.float64) for ends in (np.min, np.max)
         )
 
     def write_losses(self, grad):
@@ -319,6 +325,7 @@ class _Loss:
             losses,
             grad,
             self.n_threads,
+            taken=self.taken,
             target=self.target,
             ignore_index=self.ignore_index,
             probabilities=self.probabilities,
@@ -346,8 +353,9 @@ class _Loss:
         if not not_finite or all(each is None for each in options):
             return False
         # Summands, or losses of both signs, may have been too large for the dtype where the sum is not.
-        highest = self.logits.max(self.axis)
+        _, highest = self._ends_of_rows()
         rows = np.moveaxis(self.logits, self.axis, -1)[np.isfinite(highest) & ~np.isfinite(losses)]
+        rows = rows.astype(np.float64)
         is_finite = np.isfinite(rows)
         # Where there is a -inf it may be the loss that is infinite, unless others are as far away.
         sizes = np.abs(np.where(is_finite, rows, 0)).max(-1, initial=0)
@@ -376,7 +384,8 @@ def _scanned(given, n_classes, ignore_index, n_threads, function, name="target")
 @in_default_state
 def negative_log_likelihood(log_p, target, *, axis, weight, ignore_index, reduction, function):
     """Return minus the weighted log-probabilities at the targets, reduced."""
-    log_p, _ = _checks.floating_array(log_p, function, "input")
+    log_p, dtype = _checks.floating_array(log_p, function, "input")
+    dtype = _checks.computation_dtype(dtype)
     axis = _checks.axis_number(axis, log_p.ndim, function)
     _checks.reduction_name(reduction, function)
     ignore_index = _checks.ignore_number(ignore_index, function)
@@ -391,12 +400,13 @@ def negative_log_likelihood(log_p, target, *, axis, weight, ignore_index, reduct
     loss = np.zeros(rows, np.float64)
     divisor, divisor_carry = float(target.size - n_ignored), 0.0
     if n_classes:
-        np.negative(_at_targets(log_p, index, axis), out=loss, where=counts)
+        of_target = _at_targets(log_p, index, axis).astype(np.float64)
+        np.negative(of_target, out=loss, where=counts)
     if weight is not None:
         of_target = np.where(counts, weight[index] if n_classes else loss, 0)
         of_rows = np.abs(np.where(of_target != 0, loss, 0))
         if not _extremes.are_ordinary(weight, None, None, 0.0, 1.0, 1.0) or (of_rows > 1e290).any():
-            return _extremes.negative_log_likelihood(loss, of_target, reduction, log_p.dtype)
+            return _extremes.negative_log_likelihood(loss, of_target, reduction, dtype)
         divisor, divisor_carry = _batch.total_weight(target, ignore_index, weight, None, 0)
         loss = np.where(
             of_target != 0,
@@ -405,10 +415,10 @@ def negative_log_likelihood(log_p, target, *, axis, weight, ignore_index, reduct
         )
     loss = np.asarray(loss + 0.0, order="C")  # never -0.0
     if reduction == "none":
-        return loss.astype(log_p.dtype)[()]
+        return loss.astype(dtype)[()]
     if reduction == "sum":
         divisor, divisor_carry = 1.0, 0.0
-    result = np.empty((), log_p.dtype)
+    result = np.empty((), dtype)
     _batch.reduce_losses(loss, divisor, divisor_carry, result, 0, 0)
     return result[()]
 
@@ -433,21 +443,21 @@ def weighted_logsumexp(a, b, *, axis, return_sign, function):
     enter as added logarithms, so that nothing overflows; rows with weights of both signs are _signed.py's. Without
     `return_sign` a negative sum gives NaN.
     """
-    a, _ = _checks.floating_array(a, function, "a", keep_wide=True)
+    a, kind = _checks.floating_array(a, function, "a")
+    kind = _checks.computation_dtype(kind)
     if b is None:
-        b = np.ones((1,) * a.ndim, np.float64 if a.dtype.kind in "iu" else a.dtype)
-    b, _ = _checks.floating_array(b, function, "b", keep_wide=True)
+        b = np.ones((1,) * a.ndim, kind)
+    b, of_b = _checks.floating_array(b, function, "b")
+    kind = np.result_type(kind, _checks.computation_dtype(of_b))
     shape = np.broadcast_shapes(a.shape, b.shape)
     rows = shape[:axis] + shape[axis + 1 :]
-    counts = np.broadcast_to(b != 0, shape) if a.dtype.kind in "iu" else None
-    exponents, taken = _large_integers.differences(
-        a if counts is None else np.broadcast_to(a, shape), axis, counts
-    )
-    factors = b.astype(np.float64, copy=False) if b.dtype.kind in "iu" else b
-    kind = np.result_type(exponents, factors)
+    exponents, taken = a, None
+    if a.dtype.kind in "iu" and _large_integers.are_wide(a):
+        counts = np.broadcast_to(b != 0, shape)
+        exponents, taken = _large_integers.differences(np.broadcast_to(a, shape), axis, counts)
     # NumPy's logarithm may depend on the strides.
-    logarithm = np.log(np.abs(factors.astype(kind, order="C", copy=False)))
-    exponents, logarithm = np.broadcast_arrays(exponents.astype(kind, copy=False), logarithm)
+    logarithm = np.log(np.abs(b.astype(kind, order="C")))
+    exponents, logarithm = np.broadcast_arrays(exponents, logarithm)
     value = np.full(rows, -np.inf, kind)
     _batch.logsumexp(exponents, axis, value, 1.0, logarithm, 0)
     if taken is not None:

@@ -1,6 +1,6 @@
-"""Integers that float64 would round: the differences to each row's maximum, which it can hold.
+"""Integers that float64 would round: what is taken off each row, so that it holds the differences.
 
-What is done with the differences is in _general.py, and what raises over an argument in _checks.py.
+The kernels take it off as they read the row; what is done with the result is in _general.py.
 """
 
 import numpy as np
@@ -19,25 +19,41 @@ def are_wide(x):
     return x.dtype.kind == "i" and np.minimum.reduce(x, axis=None) < -_EXACT
 
 
-def differences(x, axis, counts=None):
-    """Return wide integers as float64 with something taken off each row, and what was: integers, without `axis`.
+def taken_off(x, axis):
+    """Return what the kernels take off each row of integers, without `axis`; None if there are no wide ones.
 
-    Of a row with wide integers it is the maximum where `counts`, so that each difference, of up to 64 bits, is rounded
-    once. Other rows stay as they are: their bits do not depend on the rest of the array. Floats stay, with None.
+    Of a row with wide integers it is the maximum, so that each difference, of up to 64 bits, is rounded once. Other
+    rows stay as they are: their bits do not depend on the rest of the array.
     """
-    if x.dtype.kind not in "iu":
-        return x, None
-    shape = x.shape
-    x = x.reshape(shape or 1)
-    least = np.iinfo(x.dtype).min
-    where = {} if counts is None else {"where": counts, "initial": least}
+    if x.dtype.kind not in "iu" or not are_wide(x):
+        return None
+    return _maximum_of_wide_rows(x.reshape(x.shape or 1), axis, {}).squeeze(axis)
+
+
+def _maximum_of_wide_rows(x, axis, where):
+    """Return it for each row, native and contiguous, 0 for the others; `where` says what counts."""
     taken = x.max(axis, keepdims=True, **where)
-    if counts is not None:
-        x = np.where(counts, x, taken)
     is_wide = taken > _EXACT
     if x.dtype.kind == "i":
-        is_wide |= x.min(axis, keepdims=True) < -_EXACT
-    taken = np.where(is_wide, taken, 0)
+        lowest = {**where, "initial": 0} if where else {}
+        is_wide |= x.min(axis, keepdims=True, **lowest) < -_EXACT
+    return np.ascontiguousarray(np.where(is_wide, taken, 0), x.dtype.newbyteorder("="))
+
+
+def differences(x, axis, counts=None):
+    """Return integers as float64 with what taken_off() says taken off each row, and that, or None.
+
+    What does not count may become anything finite. All is copied: this is for who goes on without the kernels.
+    """
+    if x.dtype.kind not in "iu" or not are_wide(x):
+        return x.astype(np.float64), None
+    shape = x.shape
+    x = x.reshape(shape or 1).astype(x.dtype.newbyteorder("="), copy=False)
+    where = {} if counts is None else {"where": counts, "initial": np.iinfo(x.dtype).min}
+    taken = _maximum_of_wide_rows(x, axis, where)
+    is_wide = taken != 0
+    if counts is not None:
+        x = np.where(counts, x, taken)
     # Modulo 2**64 the difference is right also where it overflows int64.
     result = np.subtract(taken.view(np.uint64), x.view(np.uint64)).astype(np.float64)
     np.subtract(0.0, result, out=result)

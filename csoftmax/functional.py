@@ -20,21 +20,22 @@ def softmax(input, dim=None, _stacklevel=3, dtype=None):
     Parameters
     ----------
     input : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 and
+        bfloat16 in float32.
     dim : int, optional
         The axis along which the result sums to one. If left out, PyTorch's rule: 0 for an `input` of 0,
         1 or 3 dimensions, else 1, with PyTorch's warning that this is deprecated.
     _stacklevel : int, default 3
         Which caller the warning names.
-    dtype : float16, float32 or float64, optional
+    dtype : float16, bfloat16, float32 or float64, optional
         Convert `input` to this before anything else; for float64, differences of large integers stay
         exact.
 
     Returns
     -------
     ndarray of `input`'s shape
-        float32, float64 or float16 as `input` or `dtype`; float64 for integers and bool.
+        float32, float64, float16 or bfloat16 as `input` or `dtype`, half-width ones rounded once from
+        float32; float64 for integers and bool.
 
     Raises
     ------
@@ -74,21 +75,22 @@ def log_softmax(input, dim=None, _stacklevel=3, dtype=None):
     Parameters
     ----------
     input : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 and
+        bfloat16 in float32.
     dim : int, optional
         The axis along which the exponentials of the result sum to one. If left out, PyTorch's rule: 0
         for an `input` of 0, 1 or 3 dimensions, else 1, with PyTorch's warning that this is deprecated.
     _stacklevel : int, default 3
         Which caller the warning names.
-    dtype : float16, float32 or float64, optional
+    dtype : float16, bfloat16, float32 or float64, optional
         Convert `input` to this before anything else; for float64, differences of large integers stay
         exact.
 
     Returns
     -------
     ndarray of `input`'s shape
-        float32, float64 or float16 as `input` or `dtype`; float64 for integers and bool.
+        float32, float64, float16 or bfloat16 as `input` or `dtype`, half-width ones rounded once from
+        float32; float64 for integers and bool.
 
     Raises
     ------
@@ -128,7 +130,8 @@ def logsumexp(input, dim, keepdim=False):
     Parameters
     ----------
     input : array_like, any shape
-        float32 and float64 are computed as they are; integers and bool in float64; float16 in float32.
+        float32 and float64 are computed as they are; integers and bool in float64; float16 and bfloat16 in
+        float32.
     dim : int or tuple of int
         The axis or axes to reduce.
     keepdim : bool, default False
@@ -137,7 +140,7 @@ def logsumexp(input, dim, keepdim=False):
     Returns
     -------
     ndarray or scalar
-        float32 for float32 and float16, else float64.
+        float32 for float32, float16 and bfloat16, else float64.
 
     Raises
     ------
@@ -148,8 +151,8 @@ def logsumexp(input, dim, keepdim=False):
 
     Notes
     -----
-    Error bound and special values are those of `csoftmax.logsumexp`. Unlike PyTorch's, the result for
-    float16 is float32.
+    Error bound and special values are those of `csoftmax.logsumexp`. Unlike PyTorch's, the
+    result for half-width floats is float32.
 
     References
     ----------
@@ -191,8 +194,8 @@ def cross_entropy(
     Parameters
     ----------
     input : array_like, (C,), (N, C) or (N, C, d1, d2, ...)
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 and
+        bfloat16 in float32.
     target : array_like
         Integers of `input`'s shape without the axis of the classes: class indices, 0 to C - 1. Floats of
         `input`'s shape: class probabilities.
@@ -213,7 +216,7 @@ def cross_entropy(
     Returns
     -------
     scalar, or ndarray of the rows' shape for "none"
-        In nats; float32 for float32 and float16 (where PyTorch's is float16), else float64.
+        In nats; float32 for float32 and half-width floats (where PyTorch's have that width), else float64.
 
     Raises
     ------
@@ -304,7 +307,7 @@ def nll_loss(
     ----------
     input : array_like, (C,), (N, C) or (N, C, d1, d2, ...)
         Log-probabilities, as `log_softmax` gives them. float32 and float64 are computed as they are;
-        integers and bool in float64; float16 in float32.
+        integers and bool in float64; float16 and bfloat16 in float32.
     target : array_like of integers, `input`'s shape without the axis of the classes
         Class indices, 0 to C - 1.
     weight : array_like, (C,), optional
@@ -320,7 +323,7 @@ def nll_loss(
     Returns
     -------
     scalar, or ndarray of `target`'s shape for "none"
-        float32 for float32 and float16 (where PyTorch's is float16), else float64.
+        float32 for float32 and half-width floats (where PyTorch's have that width), else float64.
 
     Raises
     ------
@@ -387,31 +390,52 @@ def _elementwise(function, name, input, dim, stacklevel, dtype):
         )
         dim = 0 if input.ndim in (0, 1, 3) else 1
     if dtype is not None:
-        input = _converted(input, dtype, caller)
+        dtype = _result_dtype(dtype, caller)
+        input = _converted(input, dtype)
     _checks.has_kernel(input, given, caller, "input")
     converted = "input" if dtype is None else "numpy.asarray(input, dtype=dtype)"
     several = f"call csoftmax.special.{name}({converted}, axis={{}})"
-    return function(input, _checks.axis_number(dim, input.ndim, caller, "dim", lambda: several))
+    axis = _checks.axis_number(dim, input.ndim, caller, "dim", lambda: several)
+    if dtype is None:
+        return function(input, axis)
+    return _general.probabilities(
+        input,
+        axis=axis,
+        temperature=1.0,
+        out=None,
+        n_threads=None,
+        log=name == "log_softmax",
+        function=name,
+        dtype=dtype,
+    )
+
+
+def _result_dtype(dtype, function):
+    """Return the `dtype` argument as a dtype of native byte order."""
+    try:
+        given = np.dtype(dtype).newbyteorder("=")
+    except Exception:
+        given = None  # it is none
+    if given is None or not _checks.has_float_kernel(given):
+        raise TypeError(
+            f"{function}() needs a dtype of numpy.float16, float32 or float64, or bfloat16,"
+            f" got {_checks.shown(dtype)}: choose one of these"
+        )
+    return given
 
 
 @_general.in_default_state  # numbers may overflow or vanish
-def _converted(input, dtype, function):
-    given = dtype if isinstance(dtype, type) and issubclass(dtype, np.floating) else None
-    if given is None:
-        try:
-            given = np.dtype(dtype).type
-        except Exception:
-            pass  # it is none
-    if given not in (np.float16, np.float32, np.float64):
-        raise TypeError(
-            f"{function}() needs a dtype of numpy.float16, float32 or float64, got {_checks.shown(dtype)}:"
-            " choose one of these"
-        )
-    if given is np.float64 and input.dtype.kind in "iu":
+def _converted(input, dtype):
+    """Return `input` in `dtype`, if the kernels do not read it as it is with the same result."""
+    if dtype == np.float64 and input.dtype.kind in "iub":
         return input  # it is computed in float64, and large ones' differences are not rounded
     if not _checks.is_real(input):
         return input  # has_kernel() says what is wrong with it
-    return input.astype(given, copy=False)
+    if _checks.has_float_kernel(input.dtype):
+        is_own = dtype == input.dtype.newbyteorder("=")
+        if is_own or dtype.itemsize > max(2, input.dtype.itemsize):
+            return input
+    return input.astype(dtype, copy=False)
 
 
 def _with_class_axis(input, function):

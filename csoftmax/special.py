@@ -23,15 +23,16 @@ def softmax(x, axis=None):
     Parameters
     ----------
     x : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 and
+        bfloat16 in float32.
     axis : None, int or tuple of int, default None
         The axis or axes over which the result sums to one; None for the whole array.
 
     Returns
     -------
     ndarray of `x`'s shape
-        float32, float64 or float16 as `x`; float64 for integers and bool. A scalar for a scalar.
+        float32, float64, float16 or bfloat16 as `x`, half-width ones rounded once from float32; float64 for
+        integers and bool. A scalar for a scalar.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def softmax(x, axis=None):
     Notes
     -----
     Error bound and special values are those of `csoftmax.softmax`. Neighbouring axes of a C-contiguous
-    float32 or float64 array are read where they lie; along others the array is copied. Unlike SciPy's, it
+    array are read where they lie; along others the array is copied. Unlike SciPy's, it
     takes bool, and an array without classes gives an empty result.
 
     References
@@ -71,15 +72,16 @@ def log_softmax(x, axis=None):
     Parameters
     ----------
     x : array_like, any shape
-        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 in
-        float32.
+        Logits. float32 and float64 are computed as they are; integers and bool in float64; float16 and
+        bfloat16 in float32.
     axis : None, int or tuple of int, default None
         The axis or axes over which the exponentials of the result sum to one; None for the whole array.
 
     Returns
     -------
     ndarray of `x`'s shape
-        float32, float64 or float16 as `x`; float64 for integers and bool. A scalar for a scalar.
+        float32, float64, float16 or bfloat16 as `x`, half-width ones rounded once from float32; float64 for
+        integers and bool. A scalar for a scalar.
 
     Raises
     ------
@@ -119,8 +121,8 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     Parameters
     ----------
     a : array_like, any shape
-        Exponents. float32 and float64 are computed as they are; integers and bool in float64; float16
-        in float32.
+        Exponents. float32 and float64 are computed as they are; integers and bool in float64; float16 and
+        bfloat16 in float32.
     axis : None, int or tuple of int, default None
         The axis or axes to reduce; None for all.
     b : array_like, optional
@@ -135,7 +137,7 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
     Returns
     -------
     value : ndarray or scalar
-        float32 if NumPy finds float32 or float16 for `a` and `b` together, else float64.
+        float32 if neither `a` nor `b` is computed in float64, else float64.
     sign : ndarray or scalar of `value`'s shape and dtype
         1, 0, -1 or NaN; only with `return_sign`.
 
@@ -148,11 +150,11 @@ def logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
 
     Notes
     -----
-    Without `b`, error bound and special values are those of `csoftmax.logsumexp`. A term whose factor
-    is 0 adds nothing, whatever its exponent. Where factors of both signs meet, the result is within one
-    unit in the last place however far the terms cancel, and -inf with the sign 0 only if the sum is 0;
-    sums that cancel to less than 1e-15 of their terms take some 30 microseconds a term. Unlike SciPy's,
-    the result for float16 is float32, and the sum of an empty array is 0, with the logarithm -inf and
+    Without `b`, error bound and special values are those of `csoftmax.logsumexp`. A term whose
+    factor is 0 adds nothing, whatever its exponent. Where factors of both signs meet, the result is within
+    one unit in the last place however far the terms cancel, and -inf with the sign 0 only if the sum is 0;
+    sums that cancel to less than 1e-15 of their terms take some 30 microseconds a term. Unlike SciPy's, the
+    result for half-width floats is float32, and the sum of an empty array is 0, with the logarithm -inf and
     the sign 0, whatever `axis`.
 
     References

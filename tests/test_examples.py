@@ -133,10 +133,10 @@ def test_the_boosting_objective_with_factor_two_is_that_of_xgboost(boosting, rng
     assert np.abs(gradient - w * (p - np.eye(10)[label])).max() <= weight.max() * 16 * 2**-24
 
 
-def test_perplexity_in_blocks_is_that_of_the_whole_file():
-    text = printed_by(
-        "perplexity.py", "--tokens", 600, "--vocabulary", 5000, "--block", 64, needs=("tqdm",)
-    )
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_perplexity_in_blocks_is_that_of_the_whole_file(dtype):
+    size = ("--tokens", 600, "--vocabulary", 5000, "--block", 64, "--dtype", dtype)
+    text = printed_by("perplexity.py", *size, needs=("tqdm", "ml_dtypes"))
     assert "and log_softmax: the same bits" in text
     in_blocks, at_once = numbers_after("perplexity ", text)
     assert in_blocks == pytest.approx(at_once, rel=1e-6)

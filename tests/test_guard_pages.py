@@ -41,6 +41,7 @@ def guarded_calls(*arguments):
 
 
 @pytest.mark.parametrize("group", COUNTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_nothing_beside_the_arrays_is_read_or_written(dtype, group):
     counts = guarded_calls(group, dtype)
     n_names, each = COUNTS[group]

@@ -20,7 +20,7 @@ from support import building, children, guarded, header, painted
 LIMIT = 32 << 10
 IDLE = 4096  # a thread without work shows no more, as in painted.c
 PASSIVE = {"OMP_WAIT_POLICY": "passive"}
-SUFFIX = re.compile("_f(32|64)$")
+SUFFIX = re.compile("_b?f(16|32|64)$")
 
 linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="stacks are painted by a library that is preloaded"
@@ -57,6 +57,7 @@ def needs_of(library, group, dtype):
 
 @linux
 @pytest.mark.parametrize("group", painted.GROUPS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_a_call_needs_at_most_32_kb_of_stack(library, group, dtype):
     needs = needs_of(library, group, dtype)
     above = {name: need for name, need in needs.items() if need[0] > LIMIT}

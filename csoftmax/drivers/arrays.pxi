@@ -1,13 +1,18 @@
-# What _general.py and _extremes.py call: one function for each kind of call. Arrays are checked there, float32 or
-# float64 of native byte order; an axis is not negative. What the public functions try before is in fast_path.pxi.
+# What _general.py and _extremes.py call: one function for each kind of call. Arrays are checked there, and of any dtype
+# and byte order that layouts.pxi knows, results of a native one; an axis is not negative. What the public functions try
+# before is in fast_path.pxi.
+#
+# `wide` says that float32 and smaller are computed in float64, as integers and float64 always are. `taken`, None or
+# integers of 64 bits and of the rows' shape, is taken off each row's logits, integers of 64 bits, before these are
+# rounded.
 
 cimport cython
 cimport numpy as cnp
 from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from csoftmax.kernels.task cimport (
-    GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, PROBABILITY, SOFTMAX_BACKWARD, Task,
+    FLOAT64, GRADIENT, LOG_PROBABILITY, LOG_SOFTMAX_BACKWARD, PROBABILITY, SOFTMAX_BACKWARD, Task,
 )
 
 
@@ -41,23 +46,31 @@ def in_default_state(function, tuple arguments, dict options):
         PyContext_Exit(context)
 
 
-cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double temperature, int n_threads):
-    """Write softmax, or log_softmax if `log`, of x / temperature along axis to out, of x's shape and dtype."""
+cdef void describe_logits(Task *task, cnp.ndarray x, int axis, bint wide, cnp.ndarray taken) noexcept:
+    describe(task, x, axis, FLOAT64 if wide else dtype_of(x))
+    if taken is not None:
+        task.x.taken = <const uint64_t *>cnp.PyArray_DATA(taken)
+
+
+cpdef probabilities(cnp.ndarray x, int axis, cnp.ndarray out, bint log, double temperature, int n_threads,
+                    bint wide=False, cnp.ndarray taken=None):
+    """Write softmax, or log_softmax if `log`, of x / temperature along axis to out, of x's shape and a float dtype."""
     cdef Task task
-    describe(&task, x, axis)
+    describe_logits(&task, x, axis, wide, taken)
     task.temperature = temperature
     lay_out(&task.out, out, axis)
     task.output = LOG_PROBABILITY if log else PROBABILITY
     call(&task, n_threads)
 
 
-cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cnp.ndarray added, int n_threads):
-    """Write the logsumexp of each row of (x + added) / temperature to out, C-contiguous, of x's dtype.
+cpdef logsumexp(cnp.ndarray x, int axis, cnp.ndarray out, double temperature, cnp.ndarray added, int n_threads,
+                cnp.ndarray taken=None):
+    """Write the logsumexp of each row of (x + added) / temperature to out, C-contiguous, of the computation's dtype.
 
-    added is None or of x's shape and dtype; where it is -inf x does not count. Rows without classes are left alone.
+    added is None or of x's shape; where it is -inf x does not count. Rows without classes are left alone.
     """
     cdef Task task
-    describe(&task, x, axis)
+    describe_logits(&task, x, axis, storage_of(out) == FLOAT64, taken)
     task.temperature = temperature
     if added is not None:
         lay_out(&task.second_input, added, axis)
@@ -74,7 +87,7 @@ cdef void ask_for_loss(Task *task, cnp.ndarray target, object ignore_index) exce
 
 
 cdef void ask_for_loss_of_probabilities(Task *task, cnp.ndarray probabilities, int axis) noexcept:
-    """Of the logits' shape and dtype."""
+    """Of the logits' shape."""
     lay_out(&task.second_input, probabilities, axis)
     task.loss.has_probabilities = True
 
@@ -108,11 +121,12 @@ cdef int write_loss(Task *task, cnp.ndarray loss, cnp.ndarray grad, int axis, do
 
 
 def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray loss, cnp.ndarray grad, int n_threads, **options):
-    """Write each row's loss to loss, C-contiguous, of the logits' dtype or float64, and its gradient to grad or None.
+    """Write each row's loss to loss, C-contiguous, float32 or float64, and its gradient to grad or None.
 
-    The options: target, int64, C-contiguous and scanned, with ignore_index, an int64 or None; or probabilities, of the
-    logits' shape and dtype. label_smoothing, temperature, and divisor of the gradient. weight of classes, sample_weight
-    of losses and grad_weight of gradients: float64, C-contiguous, and none of those that are added far from 1.
+    The options: wide and taken. target, int64, C-contiguous and scanned, with ignore_index, an int64 or None; or
+    probabilities, of the logits' shape. label_smoothing, temperature, and divisor of the gradient. weight of classes,
+    sample_weight of losses and grad_weight of gradients: float64, C-contiguous, and none of those that are added far
+    from 1.
 
     With row_exponent, of C's ints, the gradient is grad_weight * row_factor * 2**row_exponent times the one for a
     divisor of 1, and not divided by the temperature either.
@@ -125,11 +139,13 @@ def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray loss, cnp.ndarray gr
     cdef cnp.ndarray row_factor = options.pop("row_factor", None)
     cdef cnp.ndarray row_exponent = options.pop("row_exponent", None)
     cdef cnp.ndarray probabilities = options.pop("probabilities", None)
+    cdef cnp.ndarray taken = options.pop("taken", None)
+    cdef bint wide = options.pop("wide", False)
     cdef double label_smoothing = options.pop("label_smoothing", 0.0), divisor = options.pop("divisor", 1.0)
     ignore_index, temperature = options.pop("ignore_index", None), options.pop("temperature", 1.0)
     if options:
         raise TypeError(f"cross_entropy() has no {', '.join(options)}")
-    describe(&task, logits, axis)
+    describe_logits(&task, logits, axis, wide, taken)
     if probabilities is None:
         ask_for_loss(&task, target, ignore_index)
     else:
@@ -143,13 +159,14 @@ def cross_entropy(cnp.ndarray logits, int axis, cnp.ndarray loss, cnp.ndarray gr
     write_loss(&task, loss, grad, axis, label_smoothing, divisor, n_threads)
 
 
-cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads):
+cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out, double temperature, int n_threads,
+               cnp.ndarray taken=None):
     """Write log_softmax of logits / temperature at index to out.
 
-    index is int64, C-contiguous and scanned, as many numbers for each row; out likewise, of the logits' dtype.
+    index is int64, C-contiguous and scanned, as many numbers for each row; out likewise, of the computation's dtype.
     """
     cdef Task task
-    describe(&task, logits, axis)
+    describe_logits(&task, logits, axis, storage_of(out) == FLOAT64, taken)
     if task.n_rows == 0:
         return
     task.temperature = temperature
@@ -160,9 +177,10 @@ cpdef log_prob(cnp.ndarray logits, int axis, cnp.ndarray index, cnp.ndarray out,
 
 
 def backward(cnp.ndarray grad, cnp.ndarray result, int axis, cnp.ndarray out, bint log, int n_threads):
-    """Write the gradient with respect to the logits to out; all arrays are of one shape and dtype."""
+    """Write the gradient with respect to the logits to out; all arrays are of one shape. The wider dtype of the
+    two that are read is computed in."""
     cdef Task task
-    describe(&task, result, axis)
+    describe(&task, result, axis, max(dtype_of(result), dtype_of(grad)))
     lay_out(&task.second_input, grad, axis)
     lay_out(&task.out, out, axis)
     task.output = LOG_SOFTMAX_BACKWARD if log else SOFTMAX_BACKWARD

@@ -2,12 +2,13 @@
 # checked, and become tasks.
 
 from libc.math cimport INFINITY
-from libc.stdint cimport INT64_MIN, int32_t, int64_t, uintptr_t
+from libc.stdint cimport INT64_MIN, int32_t, int64_t, uint16_t, uintptr_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from csoftmax.kernels.task cimport (
-    FLOAT32, FLOAT64, GRADIENT, LOG_PROBABILITY, PROBABILITY, Layout, Output, Task, item_size,
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, GRADIENT, LOG_PROBABILITY, PROBABILITY, Layout, Output, Task, item_size,
+    size_of,
 )
 
 cdef extern from "Python.h":
@@ -15,7 +16,7 @@ cdef extern from "Python.h":
 
 
 cdef struct Batch:              # what the arrays of a call have in common
-    int dtype
+    int storage                 # their dtype
     Py_ssize_t n_rows
     Py_ssize_t n_classes
     int n_threads
@@ -39,9 +40,10 @@ cdef inline bint spans(Py_ssize_t stride, Py_ssize_t n, Py_ssize_t item) noexcep
     return n <= 1 or -most <= stride <= most
 
 
-cdef bint lay_out_rows(Layout *layout, const Task *task, const Matrix *of) noexcept nogil:
+cdef bint lay_out_rows(Layout *layout, const Task *task, const Matrix *of, int storage) noexcept nogil:
     """Describe the task's rows; whether there can be such an array."""
-    cdef Py_ssize_t item = item_size(task)
+    cdef Py_ssize_t item = size_of(storage)
+    set_storage(layout, storage)
     if task.n_rows and task.n_classes and of.data == NULL:
         return False
     if not spans(of.row_stride, task.n_rows, item) or not spans(of.class_stride, task.n_classes, item):
@@ -57,12 +59,12 @@ cdef bint lay_out_rows(Layout *layout, const Task *task, const Matrix *of) noexc
 cdef bint begin_batch(Task *task, const Batch *batch, const Matrix *x) noexcept nogil:
     """Begin a task; whether its size is one: as in NumPy, a side of none counts as one of one."""
     cdef Py_ssize_t most = PY_SSIZE_T_MAX // 4
-    begin(task, batch.dtype)
+    begin(task, FLOAT64 if batch.storage == FLOAT64 else FLOAT32)
     task.n_rows = batch.n_rows
     task.n_classes = batch.n_classes
     most = most // item_size(task)
     return (batch.n_threads >= 0 and 0 <= task.n_rows <= most
-            and 0 <= task.n_classes <= most // max(task.n_rows, 1) and lay_out_rows(&task.x, task, x))
+            and 0 <= task.n_classes <= most // max(task.n_rows, 1) and lay_out_rows(&task.x, task, x, batch.storage))
 
 
 cdef inline bint can_hold_rows(const Task *task, const void *values) noexcept nogil:
@@ -82,7 +84,7 @@ cdef void fill_rows(const Task *task, void *values, double value) noexcept nogil
 
 cdef int write_batch(const Batch *batch, Output output, const Matrix *x, const Matrix *out) noexcept nogil:
     cdef Task task
-    if not begin_batch(&task, batch, x) or not lay_out_rows(&task.out, &task, out):
+    if not begin_batch(&task, batch, x) or not lay_out_rows(&task.out, &task, out, batch.storage):
         return CSOFTMAX_BAD_ARGUMENT
     task.output = output
     return run(&task, batch.n_threads, False)
@@ -153,7 +155,7 @@ cdef int loss_batch(
     cdef int status
     if (not begin_batch(&task, batch, x) or loss != NULL and not can_hold_rows(&task, loss)
             or logsumexp != NULL and not can_hold_rows(&task, logsumexp)
-            or grad.data != NULL and not lay_out_rows(&task.out, &task, grad)):
+            or grad.data != NULL and not lay_out_rows(&task.out, &task, grad, batch.storage)):
         return CSOFTMAX_BAD_ARGUMENT
     status = take_indices(target, batch, &task.loss.target, &copy)
     if status != CSOFTMAX_OK:
@@ -290,6 +292,104 @@ cdef int log_prob_f64(
     const void *index, int index_size, double *out, int n_threads, Py_ssize_t *bad_row,
 ) noexcept nogil:
     cdef Batch batch = Batch(FLOAT64, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride)
+    cdef Indices of_index = Indices(index, index_size, False, 0, bad_row)
+    return pick_batch(&batch, &of_x, &of_index, out)
+
+
+cdef int softmax_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads,
+) noexcept nogil:
+    cdef Batch batch = Batch(FLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride), of_out = Matrix(out, out_row_stride, out_class_stride)
+    return write_batch(&batch, PROBABILITY, &of_x, &of_out)
+
+
+cdef int softmax_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads,
+) noexcept nogil:
+    cdef Batch batch = Batch(BFLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride), of_out = Matrix(out, out_row_stride, out_class_stride)
+    return write_batch(&batch, PROBABILITY, &of_x, &of_out)
+
+
+cdef int log_softmax_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads,
+) noexcept nogil:
+    cdef Batch batch = Batch(FLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride), of_out = Matrix(out, out_row_stride, out_class_stride)
+    return write_batch(&batch, LOG_PROBABILITY, &of_x, &of_out)
+
+
+cdef int log_softmax_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    uint16_t *out, Py_ssize_t out_row_stride, Py_ssize_t out_class_stride, int n_threads,
+) noexcept nogil:
+    cdef Batch batch = Batch(BFLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride), of_out = Matrix(out, out_row_stride, out_class_stride)
+    return write_batch(&batch, LOG_PROBABILITY, &of_x, &of_out)
+
+
+cdef int logsumexp_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    float *out, int n_threads,
+) noexcept nogil:
+    cdef Batch batch = Batch(FLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride)
+    return sum_batch(&batch, &of_x, out)
+
+
+cdef int logsumexp_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    float *out, int n_threads,
+) noexcept nogil:
+    cdef Batch batch = Batch(BFLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride)
+    return sum_batch(&batch, &of_x, out)
+
+
+cdef int cross_entropy_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *target, int target_size, int64_t ignore_index, float *loss, float *logsumexp, uint16_t *grad,
+    Py_ssize_t grad_row_stride, Py_ssize_t grad_class_stride, double scale, int n_threads,
+    Py_ssize_t *bad_row,
+) noexcept nogil:
+    cdef Batch batch = Batch(FLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride), of_grad = Matrix(grad, grad_row_stride, grad_class_stride)
+    cdef Indices of_target = Indices(target, target_size, ignore_index != INT64_MIN, ignore_index, bad_row)
+    return loss_batch(&batch, &of_x, &of_target, loss, logsumexp, &of_grad, scale)
+
+
+cdef int cross_entropy_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *target, int target_size, int64_t ignore_index, float *loss, float *logsumexp, uint16_t *grad,
+    Py_ssize_t grad_row_stride, Py_ssize_t grad_class_stride, double scale, int n_threads,
+    Py_ssize_t *bad_row,
+) noexcept nogil:
+    cdef Batch batch = Batch(BFLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride), of_grad = Matrix(grad, grad_row_stride, grad_class_stride)
+    cdef Indices of_target = Indices(target, target_size, ignore_index != INT64_MIN, ignore_index, bad_row)
+    return loss_batch(&batch, &of_x, &of_target, loss, logsumexp, &of_grad, scale)
+
+
+cdef int log_prob_f16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *index, int index_size, float *out, int n_threads, Py_ssize_t *bad_row,
+) noexcept nogil:
+    cdef Batch batch = Batch(FLOAT16, n_rows, n_classes, n_threads)
+    cdef Matrix of_x = Matrix(x, row_stride, class_stride)
+    cdef Indices of_index = Indices(index, index_size, False, 0, bad_row)
+    return pick_batch(&batch, &of_x, &of_index, out)
+
+
+cdef int log_prob_bf16(
+    const uint16_t *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, Py_ssize_t class_stride,
+    const void *index, int index_size, float *out, int n_threads, Py_ssize_t *bad_row,
+) noexcept nogil:
+    cdef Batch batch = Batch(BFLOAT16, n_rows, n_classes, n_threads)
     cdef Matrix of_x = Matrix(x, row_stride, class_stride)
     cdef Indices of_index = Indices(index, index_size, False, 0, bad_row)
     return pick_batch(&batch, &of_x, &of_index, out)

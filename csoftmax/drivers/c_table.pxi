@@ -4,16 +4,20 @@ from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer, PyCapsul
 from libc.stdint cimport uintptr_t
 
 
-# In the order of csoftmax_functions, each for float32 and float64.
+# In the order of csoftmax_functions: each for float32 and float64, then those that read logits for half-width ones.
 C_NAMES = tuple(f"{name}_{dtype}" for name in (
     "softmax_row", "log_softmax_row", "logsumexp_row", "cross_entropy_row", "cross_entropy_with_grad_row",
     "log_prob_row", "partial", "merge", "finish", "finish_loss", "finish_grad", "softmax", "log_softmax", "logsumexp",
     "cross_entropy", "log_prob") for dtype in ("f32", "f64"))
+C_NAMES += tuple(f"{name}_{dtype}" for name in (
+    "softmax_row", "log_softmax_row", "logsumexp_row", "cross_entropy_row", "cross_entropy_with_grad_row",
+    "log_prob_row", "partial", "finish_grad", "softmax", "log_softmax", "logsumexp", "cross_entropy", "log_prob",
+) for dtype in ("f16", "bf16"))
 
 cdef struct Functions:              # csoftmax_functions, whose fields are pointers
     size_t size
     Py_ssize_t abi
-    uintptr_t[32] functions
+    uintptr_t[58] functions
 
 cdef Functions c_functions
 

@@ -21,7 +21,8 @@ cdef extern from *:
 
 
 # The subset, each of exactly the type that is named:
-#   x, logits           ndarray of float32 or float64, aligned, of native byte order, with elements and dimensions;
+#   x, logits           ndarray of float32, float64, float16 or bfloat16, aligned, of native byte order, with elements
+#                       and dimensions;
 #   grad, output        two of these, of one shape and dtype
 #   axis                int or NumPy integer in range
 #   keepdims            bool
@@ -63,8 +64,17 @@ cdef bint is_fast(object x) noexcept:
     if type(x) is not cnp.ndarray:
         return False
     cdef cnp.ndarray a = x
-    return (cnp.PyArray_TYPE(a) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and cnp.PyArray_ISBEHAVED_RO(a)
-            and cnp.PyArray_NDIM(a) > 0 and cnp.PyArray_SIZE(a) > 0)
+    return ((cnp.PyArray_TYPE(a) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16) or is_bfloat16(a))
+            and cnp.PyArray_ISBEHAVED_RO(a) and cnp.PyArray_NDIM(a) > 0 and cnp.PyArray_SIZE(a) > 0)
+
+
+cdef inline bint is_single_or_double(cnp.ndarray a) noexcept:
+    return cnp.PyArray_TYPE(a) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE)
+
+
+cdef int number_of_rows_dtype(cnp.ndarray x) noexcept:
+    """NumPy's number of the dtype that results of x's rows have."""
+    return cnp.NPY_DOUBLE if dtype_of(x) == FLOAT64 else cnp.NPY_FLOAT
 
 
 cdef int fast_axis(object axis, int n_dims) except -2:
@@ -162,7 +172,7 @@ cdef bint is_room_for_rows(cnp.ndarray x, int axis, bint keepdims, object out) e
     if type(out) is not cnp.ndarray:
         return False
     a = out
-    if (not cnp.PyArray_ISCARRAY(a) or not cnp.PyArray_ISCARRAY_RO(x) or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(x)
+    if (not cnp.PyArray_ISCARRAY(a) or not cnp.PyArray_ISCARRAY_RO(x) or cnp.PyArray_TYPE(a) != number_of_rows_dtype(x)
             or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(x) - (not keepdims) or not lie_apart(a, x)):
         return False
     for d in range(cnp.PyArray_NDIM(x)):
@@ -217,7 +227,7 @@ def fast_logsumexp(object x, object axis, object keepdims, object temperature, o
     if number < 0:
         return None
     if out is None:
-        result = rows_like(x, number, cnp.PyArray_TYPE(<cnp.ndarray>x), keepdims)
+        result = rows_like(x, number, number_of_rows_dtype(x), keepdims)
     elif is_room_for_rows(x, number, keepdims, out):
         result = out
     else:
@@ -239,7 +249,7 @@ def fast_log_prob(object logits, object index, object axis, object temperature, 
         return None
     if cnp.PyArray_SIZE(y) == 0 or scan_targets(y, cnp.PyArray_DIM(x, number), None, threads)[0] >= 0:
         return None
-    out = empty_array(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), cnp.PyArray_TYPE(x))
+    out = empty_array(cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y), number_of_rows_dtype(x))
     log_prob(x, number, y, out, divisor, threads)
     return scalar_or_array(out)
 
@@ -351,7 +361,7 @@ cdef bint takes_target(FastLoss given, cnp.ndarray x, object target, object igno
 
 cdef cnp.ndarray weights_near_one(object weight):
     """In float64, a copy; or None."""
-    if not is_fast(weight) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>weight):
+    if not is_fast(weight) or not is_single_or_double(weight) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>weight):
         return None
     return cnp.PyArray_Cast(<cnp.ndarray>weight, cnp.NPY_DOUBLE)
 
@@ -402,6 +412,9 @@ cdef bint takes_out(FastLoss given, cnp.ndarray x, object out) except -1:
     given.in_place = not lie_apart(out, x)
     if not given.in_place:
         return True
+    if not is_single_or_double(x) and not (
+            given.weight is None and given.label_smoothing == 0 and given.has_indices):
+        return False            # what comes next looks at numbers
     # Then the logits cannot be read again: no loss may turn out to have left the range, nor two with signs that differ.
     if has_negative(given.weight) or has_negative(given.sample_weight):
         return False
@@ -441,7 +454,7 @@ cdef bint are_zero_or_within(const floating *values, Py_ssize_t n, double least,
 cdef tuple loss_and_grad(FastLoss given, cnp.ndarray x, cnp.ndarray grad):
     """The result; None if only the losses tell that the long way has to be taken."""
     cdef cnp.ndarray total, losses = rows_like(
-        x, given.axis, cnp.PyArray_TYPE(x) if given.to_rows else cnp.NPY_DOUBLE)
+        x, given.axis, number_of_rows_dtype(x) if given.to_rows else cnp.NPY_DOUBLE)
     cdef double divisor = 1, divisor_carry = 0
     cdef bint far, not_finite
     cdef Task task
@@ -454,7 +467,7 @@ cdef tuple loss_and_grad(FastLoss given, cnp.ndarray x, cnp.ndarray grad):
             return None
     if given.temperature != 1 and not is_ordinary_number(divisor * given.temperature):
         return None
-    describe(&task, x, given.axis)
+    describe(&task, x, given.axis, dtype_of(x))
     task.temperature = given.temperature
     task.loss.weight = doubles(given.weight)
     task.loss.sample_weight = doubles(given.sample_weight)
@@ -471,6 +484,6 @@ cdef tuple loss_and_grad(FastLoss given, cnp.ndarray x, cnp.ndarray grad):
             return None         # a summand may have left the range, or probabilities are far from 1
     if given.to_rows:
         return scalar_or_array(losses), grad
-    total = cnp.PyArray_EMPTY(0, NULL, cnp.PyArray_TYPE(x), 0)
+    total = cnp.PyArray_EMPTY(0, NULL, number_of_rows_dtype(x), 0)
     reduce_losses(losses, divisor, divisor_carry, total, 0, given.n_threads)
     return total[()], grad

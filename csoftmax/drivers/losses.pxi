@@ -8,7 +8,7 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, fabs, fma, frexp, ldexp
 from libc.stdint cimport int64_t
 
-from csoftmax.kernels.task cimport CHUNK, FLOAT64, GRADIENT, MAX_TILE_ROWS, Task
+from csoftmax.kernels.task cimport CHUNK, FLOAT64, MAX_TILE_ROWS, Task, has_factors
 
 cdef enum:
     LOSSES = 1024               # or weights that are added to one sum
@@ -186,7 +186,7 @@ cpdef reduce_losses(cnp.ndarray losses, double divisor, double divisor_carry, cn
     result = quotient(total, Sum(divisor, divisor_carry))
     if exponent:
         result = ldexp(result, exponent)
-    if dtype_of(out) == FLOAT64:    # never -0.0
+    if storage_of(out) == FLOAT64:      # never -0.0
         (<double *>cnp.PyArray_DATA(out))[0] = result + 0.0
     else:
         (<float *>cnp.PyArray_DATA(out))[0] = <float>result + <float>0
@@ -298,7 +298,7 @@ cpdef (bint, bint) look_at_losses(cnp.ndarray losses, bint wide_logits):
     """Return whether some float32 or float64 losses are so small or large that their summands may have left the logits'
     dtype, and whether some are infinite or NaN."""
     cdef double least = 1e-100 if wide_logits else 1e-25
-    cdef bint wide = dtype_of(losses) == FLOAT64
+    cdef bint wide = storage_of(losses) == FLOAT64
     cdef const double *d = <const double *>cnp.PyArray_DATA(losses)
     cdef const float *f = <const float *>cnp.PyArray_DATA(losses)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(losses), i
@@ -383,10 +383,9 @@ cdef void settle_scale(Task *task, double divisor) noexcept nogil:
 
 
 cdef void multiply_output(const Task *task) noexcept nogil:
-    """By what is left of the scale: seldom anything."""
+    """By what is left of the scale: seldom anything. What was converted has been multiplied before."""
     cdef Py_ssize_t first = 0
-    if task.output != GRADIENT or task.gradient.exponent == 0 and task.gradient.factor == 1 and (
-            task.gradient.row_factor == NULL and task.gradient.row_exponent == NULL):
+    if not has_factors(task) or task.out.converts:
         return
     while first < task.n_rows:
         kernels.multiply_output[task.dtype](task, first, min(task.n_rows - first, MAX_TILE_ROWS))

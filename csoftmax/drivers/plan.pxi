@@ -43,7 +43,7 @@ cdef enum:
     # Bytes of a tile's terms that are kept until they are written: to read them again beats to compute them again.
     KEPT_BYTES = 2 << 20
     # Scratch of small calls, which lies on the stack: the least part of the 32 KB that a call may take of it.
-    STACK_BYTES = 12288
+    STACK_BYTES = 12032
     # Bytes between the scratch of two threads. What a processor fetches ahead of what it reads goes on behind the end,
     # and would take from the next thread lines that this one is about to write: up to half of its time again, where the
     # pages happen to lie so. 8192 bytes end it.
@@ -99,7 +99,7 @@ cdef Py_ssize_t first_tile_offset(const Task *task) noexcept nogil:
     NumPy begin 16 bytes behind one. Else tiles would share lines, and those of an output that goes past the cache would
     be read first."""
     cdef const Layout *written = &task.x if task.output == NOTHING else &task.out
-    cdef Py_ssize_t row = <Py_ssize_t>(<uintptr_t>written.data % LINE_BYTES) // item_size(task)     # in its line
+    cdef Py_ssize_t row = <Py_ssize_t>(<uintptr_t>written.data % LINE_BYTES) // written.item       # in its line
     cdef int d
     for d in range(written.n_dims - 1):
         if written.strides[d] % LINE_BYTES:
@@ -114,7 +114,7 @@ cdef inline Py_ssize_t rows_of_pieces(const Task *task, Py_ssize_t least_tiles) 
     second level, terms that are kept, or other threads' work."""
     cdef Py_ssize_t item = item_size(task)
     cdef Py_ssize_t chunk = min(task.n_classes, CHUNK)
-    cdef Py_ssize_t n = PIECE_BYTES // item
+    cdef Py_ssize_t n = PIECE_BYTES // task.out.item
     if task.plan.inner < 2 * n:
         n = task.plan.inner
     n = min(n, PIECES_BYTES // item // chunk)
@@ -157,12 +157,12 @@ cdef inline void find_layouts(Task *task, bint as_columns) noexcept nogil:
         find_lanes(&task.second_input, task)
     if task.output != NOTHING:
         find_lanes(&task.out, task)
-        task.out.rows &= task.out.n_dims == 0 or task.out.strides[0] == task.n_classes * item_size(task)
+        task.out.rows &= task.out.n_dims == 0 or task.out.strides[0] == task.n_classes * task.out.item
 
 
 cdef inline void plan_output(Task *task) noexcept nogil:
     """Whether the output goes past the cache, or is fetched before it is written."""
-    cdef Py_ssize_t size = task.n_rows * task.n_classes * item_size(task)
+    cdef Py_ssize_t size = task.n_rows * task.n_classes * task.out.item
     cdef bint long_tiles = task.plan.orientation == ROWS and task.plan.n_chunks == 1
     task.plan.stream = (task.out.columns or task.out.rows) and size >= (
         STREAM_ROW_BYTES if long_tiles else STREAM_BYTES)
@@ -175,7 +175,8 @@ cdef void plan_tiles(Task *task, Py_ssize_t n_threads) noexcept nogil:
     cdef Py_ssize_t item = item_size(task), n = task.n_classes
     cdef Py_ssize_t least_tiles = LEAST_TILES * n_threads if n_threads > 1 else 1
     cdef bint as_columns = (
-        task.x.class_stride != item and has_adjacent_rows(&task.x, item) and inner_size(&task.x) >= LANES_WORTH)
+        task.x.class_stride != task.x.item and has_adjacent_rows(&task.x, task.x.item)
+        and inner_size(&task.x) >= LANES_WORTH)
     task.plan.n_chunks = (n + CHUNK - 1) // CHUNK
     task.plan.inner = inner_size(&task.x) if as_columns else task.n_rows
     find_layouts(task, as_columns)

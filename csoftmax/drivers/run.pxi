@@ -5,9 +5,10 @@ from cython.parallel cimport parallel, prange, threadid
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free
 
+from csoftmax.kernels.single cimport SingleRow, single_row
 from csoftmax.kernels.task cimport (
-    ADD, CHUNK, FINISH, FLOAT64, LOGSUMEXP, LOSS, MEASURE, NOTHING, SHORT, WRITE, Steps, Task, has_second_input,
-    item_size,
+    ADD, CHUNK, FINISH, FLOAT64, LOGSUMEXP, LOSS, MEASURE, NOTHING, SHORT, WRITE, Steps, Task, has_factors,
+    has_second_input,
 )
 from csoftmax.kernels.tile cimport Span
 
@@ -195,15 +196,16 @@ cdef int run_chunks(const Task *task, const Crew *crew, char *states) noexcept n
 
 cdef inline bint has_few_rows(const Task *task) noexcept nogil:
     """Whether the rows, each of neighbours and one chunk, take less time one by one than as a tile."""
-    cdef Py_ssize_t item = item_size(task), row
+    cdef Py_ssize_t row
     if (task.n_rows > (FEW_SHORT_ROWS if task.n_classes <= SHORT else FEW_ROWS) or task.n_classes > CHUNK
             or task.temperature != 1 or has_second_input(task)
             or task.loss.weight != NULL or task.loss.mass != NULL
             or task.loss.sample_weight != NULL or task.gradient.weight != NULL
             or task.pick.index != NULL
             or task.loss.target != NULL and task.logsumexp != NULL
-            or task.x.class_stride != item or task.x.n_dims > 1
-            or task.output != NOTHING and (task.out.class_stride != item or task.out.n_dims > 1)):
+            or task.x.class_stride != task.x.item or task.x.n_dims > 1 or task.x.swapped or task.x.taken != NULL
+            or task.output != NOTHING and (task.out.class_stride != task.out.item or task.out.n_dims > 1)
+            or has_factors(task)):
         return False
     for row in range(task.n_rows if task.loss.has_ignore_index else 0):
         if task.loss.target[row] == task.loss.ignore_index:
@@ -214,17 +216,19 @@ cdef inline bint has_few_rows(const Task *task) noexcept nogil:
 cdef void run_rows(const Task *task) noexcept nogil:
     cdef fp_state state = fp_enter()
     cdef Py_ssize_t row
-    cdef int64_t target = 0
-    cdef void *out = NULL
+    cdef SingleRow single = single_row(
+        task.output, LOGSUMEXP if task.loss.target == NULL else LOSS, task.x.storage, NULL, task.n_classes, 0, NULL)
     cdef double result
+    single.scale = task.gradient.scale
+    if task.output != NOTHING:
+        single.out_storage = task.out.storage
     for row in range(task.n_rows):
         if task.loss.target != NULL:
-            target = task.loss.target[row]
+            single.target = task.loss.target[row]
         if task.output != NOTHING:
-            out = task.out.data + (row * task.out.strides[0] if row else 0)
-        result = kernels.row[task.dtype](
-            task.output, LOGSUMEXP if task.loss.target == NULL else LOSS,
-            task.x.data + (row * task.x.strides[0] if row else 0), task.n_classes, target, task.gradient.scale, out)
+            single.out = task.out.data + (row * task.out.strides[0] if row else 0)
+        single.x = task.x.data + (row * task.x.strides[0] if row else 0)
+        result = kernels.row[task.dtype](&single)
         if task.loss.f32 != NULL:
             task.loss.f32[row] = <float>result
         if task.loss.f64 != NULL:

@@ -1,4 +1,5 @@
-/* csoftmax.h: softmax and its kin for C99 and C++, over float (_f32) and double (_f64). This file is the manual.
+/* csoftmax.h: softmax and its kin for C99 and C++, over float (_f32), double (_f64), and half-width floats, whose bits
+ * are a uint16_t: IEEE's (_f16) and bfloat16 (_bf16). This file is the manual.
  *
  * A program that runs Python calls csoftmax_import() once, with the GIL, and keeps the table of functions that it
  * returns. No function needs the GIL, touches errno, changes the floating-point state or depends on it; all may be
@@ -11,6 +12,10 @@
  *
  * Compile with the folder that `python -c "import csoftmax; print(csoftmax.get_include())"` prints; there is nothing to
  * link. A library that knows no Python includes this with CSOFTMAX_NO_PYTHON defined, and is handed the table.
+ *
+ * Half-width logits are computed as floats: results for each class are the float's, rounded once to nearest even, and
+ * those for a row are floats. Their states are those of float logits: merge_f32(), finish_f32() and finish_loss_f32()
+ * go on with them.
  *
  * Special values: -inf is a class that is absent. A row with a NaN is NaN; so is one with +inf or of -inf alone, but
  * for its logsumexp, which is that infinity. Errors of results: see the docstrings of the Python functions. */
@@ -140,6 +145,59 @@ typedef struct csoftmax_functions {
     int (*log_prob_f64)(const double *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
                         ptrdiff_t class_stride, const void *index, int index_size, double *out, int n_threads,
                         ptrdiff_t *bad_row);
+
+    void (*softmax_row_f16)(const uint16_t *x, ptrdiff_t n_classes, uint16_t *out);
+    void (*softmax_row_bf16)(const uint16_t *x, ptrdiff_t n_classes, uint16_t *out);
+    void (*log_softmax_row_f16)(const uint16_t *x, ptrdiff_t n_classes, uint16_t *out);
+    void (*log_softmax_row_bf16)(const uint16_t *x, ptrdiff_t n_classes, uint16_t *out);
+    float (*logsumexp_row_f16)(const uint16_t *x, ptrdiff_t n_classes);
+    float (*logsumexp_row_bf16)(const uint16_t *x, ptrdiff_t n_classes);
+    float (*cross_entropy_row_f16)(const uint16_t *x, ptrdiff_t n_classes, int64_t target);
+    float (*cross_entropy_row_bf16)(const uint16_t *x, ptrdiff_t n_classes, int64_t target);
+    float (*cross_entropy_with_grad_row_f16)(const uint16_t *x, ptrdiff_t n_classes, int64_t target, double scale,
+                                             uint16_t *grad);
+    float (*cross_entropy_with_grad_row_bf16)(const uint16_t *x, ptrdiff_t n_classes, int64_t target, double scale,
+                                              uint16_t *grad);
+    float (*log_prob_row_f16)(const uint16_t *x, ptrdiff_t n_classes, int64_t index);
+    float (*log_prob_row_bf16)(const uint16_t *x, ptrdiff_t n_classes, int64_t index);
+
+    void (*partial_f16)(csoftmax_state *state, const uint16_t *x, ptrdiff_t n_classes);
+    void (*partial_bf16)(csoftmax_state *state, const uint16_t *x, ptrdiff_t n_classes);
+    void (*finish_grad_f16)(const csoftmax_state *state, const uint16_t *x, ptrdiff_t n_classes, ptrdiff_t first_class,
+                            int64_t target, double scale, uint16_t *grad);
+    void (*finish_grad_bf16)(const csoftmax_state *state, const uint16_t *x, ptrdiff_t n_classes, ptrdiff_t first_class,
+                             int64_t target, double scale, uint16_t *grad);
+
+    int (*softmax_f16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                       ptrdiff_t class_stride, uint16_t *out, ptrdiff_t out_row_stride, ptrdiff_t out_class_stride,
+                       int n_threads);
+    int (*softmax_bf16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                        ptrdiff_t class_stride, uint16_t *out, ptrdiff_t out_row_stride, ptrdiff_t out_class_stride,
+                        int n_threads);
+    int (*log_softmax_f16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                           ptrdiff_t class_stride, uint16_t *out, ptrdiff_t out_row_stride, ptrdiff_t out_class_stride,
+                           int n_threads);
+    int (*log_softmax_bf16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                            ptrdiff_t class_stride, uint16_t *out, ptrdiff_t out_row_stride, ptrdiff_t out_class_stride,
+                            int n_threads);
+    int (*logsumexp_f16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                         ptrdiff_t class_stride, float *out, int n_threads);
+    int (*logsumexp_bf16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                          ptrdiff_t class_stride, float *out, int n_threads);
+    int (*cross_entropy_f16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                             ptrdiff_t class_stride, const void *target, int target_size, int64_t ignore_index,
+                             float *loss, float *logsumexp, uint16_t *grad, ptrdiff_t grad_row_stride,
+                             ptrdiff_t grad_class_stride, double scale, int n_threads, ptrdiff_t *bad_row);
+    int (*cross_entropy_bf16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                              ptrdiff_t class_stride, const void *target, int target_size, int64_t ignore_index,
+                              float *loss, float *logsumexp, uint16_t *grad, ptrdiff_t grad_row_stride,
+                              ptrdiff_t grad_class_stride, double scale, int n_threads, ptrdiff_t *bad_row);
+    int (*log_prob_f16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                        ptrdiff_t class_stride, const void *index, int index_size, float *out, int n_threads,
+                        ptrdiff_t *bad_row);
+    int (*log_prob_bf16)(const uint16_t *x, ptrdiff_t n_rows, ptrdiff_t n_classes, ptrdiff_t row_stride,
+                         ptrdiff_t class_stride, const void *index, int index_size, float *out, int n_threads,
+                         ptrdiff_t *bad_row);
 } csoftmax_functions;
 
 #ifndef CSOFTMAX_NO_PYTHON

@@ -150,8 +150,8 @@ cdef inline void measure_back(
     cdef const floating *y = load(task, &task.x, &part_of_y, <floating *>scratch.logits, is_loaded, &y_stride)
     cdef const floating *g = load(task, &task.second_input, &part, <floating *>scratch.masses, is_loaded, &g_stride)
     cdef TwoInputs inputs = two_inputs(y, y_stride, g, g_stride)
-    cdef Py_ssize_t row_bytes = part.n_classes * <Py_ssize_t>sizeof(floating)
-    find_output(task, &part, <Py_ssize_t>sizeof(floating))
+    cdef Py_ssize_t row_bytes = part.n_classes * task.out.item
+    find_output(task, &part)
     if part.orientation == ROWS:
         for row in range(part.n_rows if part.output.start != NULL else 0):
             fetch_row(part.output.start + row * part.output.row_step, row_bytes)

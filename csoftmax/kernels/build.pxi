@@ -5,6 +5,7 @@ from cpython.pycapsule cimport PyCapsule_New
 
 from csoftmax.kernels.table cimport Kernels
 
+include "convert.pxi"       # storage dtypes
 include "rows.pxi"          # maxima, terms and sums: classes are lanes
 include "columns.pxi"       # the same: rows are lanes
 include "costs.pxi"         # costs and sums of masses, either way
@@ -32,8 +33,6 @@ table.number[0] = number_f32
 table.number[1] = number_f64
 table.write[0] = write_f32
 table.write[1] = write_f64
-table.multiply[0] = multiply_f32
-table.multiply[1] = multiply_f64
 table.multiply_output[0] = multiply_output_f32
 table.multiply_output[1] = multiply_output_f64
 table.add_up = add_up

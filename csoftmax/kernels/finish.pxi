@@ -261,7 +261,8 @@ cdef void pick_classes(const Task *task, const Phase *phase, floating dtype_tag)
         for k in range(task.pick.n_indices):
             place = (phase.first_row + row) * task.pick.n_indices + k
             index = place_of(task.pick.index[place], task.n_classes)
-            memcpy(&x, task.x.data + offsets[row] + index * task.x.class_stride, sizeof(floating))
+            x = element_of(&task.x, phase.first_row + row, task.x.data + offsets[row] + index * task.x.class_stride,
+                           log_shift[row])
             if task.temperature != 1:
                 x = divided_log(x, log_shift[row], log_rest[row], <const floating *>&divide[0])
             else:

@@ -7,7 +7,9 @@ from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport mul_add
 from csoftmax.kernels.fetch cimport prefetch
-from csoftmax.kernels.task cimport CHUNK, COLUMNS, LANES, MAX_DIMS, MAX_TILE_ROWS, ROWS, Layout, Task, padded
+from csoftmax.kernels.task cimport (
+    ALWAYS_LANES, CHUNK, COLUMNS, LANES, MAX_DIMS, MAX_TILE_ROWS, ROWS, Layout, Task, padded,
+)
 from csoftmax.kernels.tile cimport Part
 
 cdef extern from "transpose.h" nogil:
@@ -130,7 +132,9 @@ cdef void gather(
     cdef Py_ssize_t row, j
     cdef const char *start = layout.data + first_class * layout.class_stride
     row_offsets(layout, first_row, n_rows, offsets)
-    if layout.class_stride == sizeof(floating) and class_step == 1:
+    if layout.converts:
+        gather_converted(layout, first_row, n_rows, n_classes, start, offsets, to, row_step, class_step)
+    elif layout.class_stride == sizeof(floating) and class_step == 1:
         for row in range(n_rows):
             memcpy(to + row * row_step, start + offsets[row], n_classes * sizeof(floating))
     elif class_step == 1 and not has_close_rows(layout):
@@ -142,6 +146,55 @@ cdef void gather(
             for row in range(n_rows):
                 memcpy(to + row * row_step + j * class_step, start + offsets[row] + j * layout.class_stride,
                        sizeof(floating))
+
+
+cdef void gather_converted(
+    const Layout *layout, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t n_classes, const char *start,
+    const Py_ssize_t *offsets, floating *to, Py_ssize_t row_step, Py_ssize_t class_step,
+) noexcept nogil:
+    cdef Py_ssize_t row, j
+    if class_step == 1 and (layout.class_stride == layout.item or not has_close_rows(layout)):
+        for row in range(n_rows):
+            read_strided(layout, first_row + row, start + offsets[row], layout.class_stride, n_classes,
+                         to + row * row_step)
+    else:
+        for j in range(n_classes):
+            read_scattered(layout, first_row, start + j * layout.class_stride, offsets, n_rows, to + j * class_step,
+                           row_step)
+
+
+cdef inline void read_block(
+    const Layout *layout, const char *start, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride,
+    floating *to,
+) noexcept nogil:
+    """Rows of neighbours, row_stride bytes apart, one behind the other."""
+    cdef Py_ssize_t row
+    if row_stride == n_classes * layout.item:
+        read_numbers(layout.storage, start, n_rows * n_classes, to)
+        return
+    for row in range(n_rows):
+        read_numbers(layout.storage, start + row * row_stride, n_classes, to + row * n_classes)
+
+
+cdef void transpose_converted(
+    const Layout *layout, const char *start, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride,
+    floating *to, Py_ssize_t to_stride,
+) noexcept nogil:
+    """Rows of neighbours, in blocks that are converted before they are transposed."""
+    cdef double[768] memory                                                 # of LANES * ALWAYS_LANES bytes
+    cdef floating *block = <floating *>&memory[0]
+    cdef Py_ssize_t size = LANES * ALWAYS_LANES // <Py_ssize_t>sizeof(floating)
+    cdef Py_ssize_t m = n_classes if n_classes * LANES <= size else size // LANES       # classes of a block
+    cdef Py_ssize_t n = size // m // LANES * LANES, row = 0, j, rows, classes
+    while row < n_rows:
+        rows = n_rows - row if n_rows - row < n else n
+        j = 0
+        while j < n_classes:
+            classes = n_classes - j if n_classes - j < m else m
+            read_block(layout, start + row * row_stride + j * layout.item, rows, classes, row_stride, block)
+            transpose(<const floating *>block, rows, classes, classes, to + j * to_stride + row, to_stride)
+            j += m
+        row += n
 
 
 cdef enum:
@@ -174,8 +227,11 @@ cdef const floating *load(
     """
     cdef Py_ssize_t offset, j, row
     cdef Py_ssize_t item = sizeof(floating)
-    cdef Py_ssize_t row_stride = source.strides[0] // item if source.n_dims else task.n_classes
+    cdef Py_ssize_t row_stride = source.strides[0] // source.item if source.n_dims else task.n_classes
     cdef const floating *x
+    if source.converts:
+        load_converted(source, part, scratch, is_loaded, stride)
+        return scratch
     row_offsets(source, part.first_row, 1, &offset)
     if part.orientation == ROWS:
         if source.rows:
@@ -209,9 +265,74 @@ cdef const floating *load(
         part.ahead.class_step = LANES * item
     else:
         gather(source, part.first_row, part.n_rows, part.first_class, part.n_classes, scratch, 1, part.width)
-    for j in range(part.n_classes):
+    fill_up(part, scratch)
+    return scratch
+
+
+cdef inline void fill_up(const Part *part, floating *scratch) noexcept nogil:
+    """Zeros behind the last row of columns."""
+    cdef Py_ssize_t j, row
+    for j in range(part.n_classes if part.n_rows < part.width else 0):
         for row in range(part.n_rows, part.width):
             scratch[j * part.width + row] = 0
+
+
+cdef inline void fetch_ahead(const Layout *source, Part *part, const char *start) noexcept nogil:
+    """Have the rows of the next tile fetched while this one is measured; the processor follows a single one."""
+    cdef Py_ssize_t row_stride = source.strides[0] if source.n_dims else 0
+    if part.n_rows > 1:
+        part.ahead.row_step = row_stride
+        part.ahead.row_bytes = part.n_classes * source.item
+        part.ahead.start = start + part.n_rows * row_stride
+
+
+cdef void load_converted(
+    const Layout *source, Part *part, floating *scratch, bint is_loaded, Py_ssize_t *stride,
+) noexcept nogil:
+    """load() of elements that are not of the task's dtype, or do not lie where its numbers can: always into scratch."""
+    cdef Py_ssize_t offset, j, row_stride, n = part.n_classes
+    cdef const char *start
+    stride[0] = n if part.orientation == ROWS else part.width
+    if is_loaded:
+        return
+    row_offsets(source, part.first_row, 1, &offset)
+    start = source.data + offset + part.first_class * source.class_stride
+    if part.orientation == ROWS:
+        gather(source, part.first_row, part.n_rows, part.first_class, n, scratch, n, 1)
+        if source.rows:
+            fetch_ahead(source, part, start)
+        return
+    if source.columns:
+        part.ahead.start = start + part.n_rows * source.item
+        part.ahead.row_step = source.item
+        part.ahead.class_step = source.class_stride
+        for j in range(n):
+            read_numbers(source.storage, start + j * source.class_stride, part.n_rows, scratch + j * part.width)
+    elif source.rows:
+        row_stride = source.strides[0] if source.n_dims else n * source.item
+        transpose_converted(source, start, part.n_rows, n, row_stride, scratch, part.width)
+        part.ahead.start = start + part.n_rows * row_stride
+        part.ahead.row_step = row_stride
+        part.ahead.class_step = LANES * source.item
+    else:
+        gather(source, part.first_row, part.n_rows, part.first_class, n, scratch, 1, part.width)
+    fill_up(part, scratch)
+
+
+cdef const floating *load_to_measure(
+    const Task *task, Part *part, floating *scratch, floating *spare, Py_ssize_t *stride,
+) noexcept nogil:
+    """load_logits() for measure(): rows that only have to be converted are so as it comes to them."""
+    cdef Py_ssize_t offset
+    if part.orientation != ROWS or task.has_added or not task.x.converts or not task.x.rows:
+        return load_logits(task, part, scratch, spare, False, stride)
+    row_offsets(&task.x, part.first_row, 1, &offset)
+    part.unread.storage = task.x.storage
+    part.unread.start = task.x.data + offset + part.first_class * task.x.class_stride
+    part.unread.row_step = task.x.strides[0] if task.x.n_dims else 0
+    part.unread.together = part.n_classes <= 512 and part.unread.row_step == part.n_classes * task.x.item
+    fetch_ahead(&task.x, part, part.unread.start)
+    stride[0] = part.n_classes
     return scratch
 
 

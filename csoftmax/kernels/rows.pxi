@@ -9,11 +9,12 @@ from csoftmax.kernels.exp cimport (
     DIVIDED, NEXT_TO_MAXIMUM, N_DIVIDE, Reference, ReferenceKind, refer, reference_at, store_reference, term,
     term_scale, terms_of_block,
 )
+from csoftmax.kernels.fetch cimport fetch_row
 from csoftmax.kernels.lanes cimport (
     FOLD, add_exactly, add_to_totals, below, copy_lanes, max_of_four_groups, max_of_group, sums_at, ties_of,
 )
 from csoftmax.kernels.task cimport LANES
-from csoftmax.kernels.tile cimport Measured, Part
+from csoftmax.kernels.tile cimport Fetched, Measured, Part
 
 
 cdef inline void lanes_of_row(const floating *x, Py_ssize_t n_classes, floating *lanes) noexcept nogil:
@@ -80,16 +81,22 @@ cdef inline void fold_maxima(
 
 
 cdef inline void max_of_rows(
-    const floating *x,          # IN   (n_rows, n_classes)
-    Py_ssize_t n_rows,          # at most FOLD
-    Py_ssize_t n_classes,
+    const Part *part, Py_ssize_t first,
+    Py_ssize_t n_rows,          # from the first on, at most FOLD
+    const floating *x,          # IN   (n_rows, n_classes); OUT if the part is unread
     Py_ssize_t row_stride,
     floating *maximum,          # OUT  (FOLD,), those from n_rows on undefined
 ) noexcept nogil:
     cdef floating[128] lanes
     cdef Py_ssize_t row
+    if part.unread.start != NULL and part.unread.together:
+        read_numbers(part.unread.storage, part.unread.start + first * part.unread.row_step, n_rows * part.n_classes,
+                     <floating *>x)
     for row in range(n_rows):
-        lanes_of_row(x + row * row_stride, n_classes, &lanes[LANES * row])
+        if part.unread.start != NULL and not part.unread.together:
+            read_numbers(part.unread.storage, part.unread.start + (first + row) * part.unread.row_step, part.n_classes,
+                         <floating *>x + row * row_stride)
+        lanes_of_row(x + row * row_stride, part.n_classes, &lanes[LANES * row])
     fold_maxima(<const floating *>&lanes[0], maximum)
 
 
@@ -132,6 +139,11 @@ cdef inline void terms_of_row(
         terms_of_classes(x, n_classes, ahead, output - <const char *>x, reference, kind, divide, terms)
     else:
         terms_of_classes(x, n_classes, ahead, 0, reference, kind, divide, terms)
+
+
+cdef inline void fetch_bytes_of_row(const Fetched *fetched, Py_ssize_t row) noexcept nogil:
+    if fetched.row_bytes:
+        fetch_row(fetched.start + row * fetched.row_step, fetched.row_bytes)
 
 
 cdef inline void begin_sums(double *total, double *carry, floating *all) noexcept nogil:
@@ -213,13 +225,13 @@ cdef inline double fold_row(const double *total, const double *carry, bint carri
 
 
 cdef inline void begin_fold(
-    const floating *x, Py_ssize_t n_rows, Py_ssize_t n_classes, Py_ssize_t row_stride, ReferenceKind kind,
+    const Part *part, Py_ssize_t first, Py_ssize_t n_rows, const floating *x, Py_ssize_t row_stride, ReferenceKind kind,
     floating *top, floating *at_top,        # OUT  (FOLD,)
     floating *references,                   # OUT  (N_REFERENCE, 2 * FOLD), of which every second FOLD
 ) noexcept nogil:
     """Maxima of at most FOLD rows, and what follows from them."""
     cdef int l
-    max_of_rows(x, n_rows, n_classes, row_stride, top)
+    max_of_rows(part, first, n_rows, x, row_stride, top)
     for l in range(8):
         store_reference(refer(top[l], kind), references + l, 2 * FOLD)
     for l in range(8):
@@ -255,7 +267,7 @@ cdef inline void measure_all_rows(
     """In phases: the ends of rows (folds) overlap with the beginnings of others, and are vectors over rows."""
     cdef Py_ssize_t n_rows = part.n_rows, n_classes = part.n_classes, term_stride = part.term_stride
     cdef ReferenceKind kind = NEXT_TO_MAXIMUM if divide == NULL else DIVIDED
-    cdef const floating *output = <const floating *>part.output.start
+    cdef const floating *output = <const floating *>part.output.start if part.output.row_bytes == 0 else NULL
     cdef floating[16] top, at_top           # (2, FOLD): of these rows and of the coming ones
     cdef floating[48] references            # (N_REFERENCE, 2, FOLD)
     cdef double[8] below_top, equal
@@ -269,7 +281,7 @@ cdef inline void measure_all_rows(
         # The maxima of rows and what follows from them are chains of steps, beside the terms of the rows before.
         side = coming % (2 * FOLD)
         if coming < n_rows:
-            begin_fold(x + coming * row_stride, n_rows - coming if n_rows - coming < FOLD else FOLD, n_classes,
+            begin_fold(part, coming, n_rows - coming if n_rows - coming < FOLD else FOLD, x + coming * row_stride,
                        row_stride, kind, &top[side], &at_top[side], &references[side])
         first = coming - FOLD
         if first < 0:
@@ -279,11 +291,13 @@ cdef inline void measure_all_rows(
         # The sums of a row wait for its terms: meanwhile those of the next one are computed.
         for row in range(n + 1):
             if row < n:
+                fetch_bytes_of_row(&part.ahead, first + row)
                 t = terms + (first + row if keep_terms else row % 2) * term_stride
                 terms_of_row(x + (first + row) * row_stride, n_classes, ahead,
                              <const char *>(output + (first + row) * n_classes) if output != NULL else NULL,
                              reference_at(<const floating *>&references[side + row], 2 * FOLD), kind, divide, t)
             if row > 0:
+                fetch_bytes_of_row(&part.output, first + row - 1)
                 t = terms + (first + row - 1 if keep_terms else (row - 1) % 2) * term_stride
                 begin_sums(&totals[8 * (row - 1)], &carries[8 * (row - 1)], &alls[LANES * (row - 1)])
                 add_sums_of_row(<const floating *>t, n_classes, at_top[side + row - 1], &totals[8 * (row - 1)],

@@ -1,10 +1,9 @@
-# Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, and one
-# chunk of numbers is on the stack, of which a caller may have little. Steps and order are those of rows.pxi, so that
+# Single rows, where they lie and whatever their length, without a tile's bookkeeping: nothing is allocated, and a chunk
+# of numbers or two are on the stack, of which a caller may have little. Steps and order are those of rows.pxi, so that
 # the numbers are those of a tile, bit for bit. Rows in pieces are in states.pxi.
 
 from cython cimport floating
 from libc.math cimport INFINITY, NAN, isinf, isnan
-from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport (
@@ -16,9 +15,10 @@ from csoftmax.kernels.numbers cimport (
     add_logarithm, all_but, away_from, is_large, kind_of, loss_of, merge, others_of, settle_infinite, share,
     split_factor, term_at, top_term,
 )
-from csoftmax.kernels.single cimport SingleRow, single_row
+from csoftmax.kernels.single cimport SingleRow, has_factors_left
 from csoftmax.kernels.task cimport (
-    CHUNK, GRADIENT, LANES, LOGSUMEXP, LOG_PROBABILITY, LOSS, NOTHING, PROBABILITY, SHORT, Output, RowNumber, State,
+    CHUNK, FLOAT32, FLOAT64, GRADIENT, LANES, LOGSUMEXP, LOG_PROBABILITY, LOSS, NOTHING, PROBABILITY, SHORT, State,
+    size_of,
 )
 from csoftmax.kernels.tile cimport FACTOR, FACTOR_LOW, LOGITS, LOGS, REFERENCE, TERMS, UNSCALE, Formula
 
@@ -118,26 +118,37 @@ cdef inline void measure_row(
         settle_infinite(x, n_classes, 1, &state.sum, &state.ties)
 
 
-cdef inline bint is_aligned(const void *p, size_t item) noexcept nogil:
-    return <size_t>p % item == 0
+cdef inline int own_storage(floating dtype_tag) noexcept nogil:
+    if floating is float:
+        return FLOAT32
+    else:
+        return FLOAT64
 
 
-cdef inline const floating *aligned(const floating *x, Py_ssize_t n, floating *scratch) noexcept nogil:
-    """x, or n elements of it in scratch, if it lies where floats cannot."""
-    if is_aligned(x, sizeof(floating)):
-        return x
-    memcpy(scratch, x, n * sizeof(floating))
+cdef inline bint is_own_place(int storage, const void *p, floating dtype_tag) noexcept nogil:
+    """Whether numbers can be read or written there as they lie."""
+    return storage == own_storage(dtype_tag) and <size_t>p % sizeof(floating) == 0
+
+
+cdef inline const floating *brought(
+    int storage, const char *x, Py_ssize_t first, Py_ssize_t n, floating *scratch,
+) noexcept nogil:
+    """n elements of x from the first on: where they lie, or in scratch."""
+    x += first * size_of(storage)
+    if is_own_place(storage, x, scratch[0]):
+        return <const floating *>x
+    read_numbers(storage, x, n, scratch)
     return scratch
 
 
-cdef inline floating element(const floating *x, Py_ssize_t j) noexcept nogil:
+cdef inline floating element(int storage, const char *x, Py_ssize_t j, floating dtype_tag) noexcept nogil:
     cdef floating value
-    memcpy(&value, <const char *>x + j * <Py_ssize_t>sizeof(floating), sizeof(floating))
+    read_numbers(storage, x + j * size_of(storage), 1, &value)
     return value
 
 
 cdef inline void add_classes(
-    State *state, const floating *x, Py_ssize_t n_classes, floating *scratch,
+    State *state, int storage, const char *x, Py_ssize_t n_classes, floating *scratch,
 ) noexcept nogil:
     """Add the classes' chunks to a state."""
     cdef floating[TERMS_AT_ONCE] terms
@@ -145,47 +156,59 @@ cdef inline void add_classes(
     cdef Py_ssize_t j = 0, n
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
-        measure_row(aligned(x + j, n, scratch), n, False, &terms[0], &chunk)
+        measure_row(brought(storage, x, j, n, scratch), n, False, &terms[0], &chunk)
         merge(state, &chunk, NEXT_TO_MAXIMUM, 1, <floating>0)
         j += n
 
 
+cdef inline void multiply_values(const SingleRow *row, floating *values, Py_ssize_t n) noexcept nogil:
+    """By what is left of the scale."""
+    if has_factors_left(row):
+        multiply_classes(values, n, sizeof(floating), row.factor, row.exponent)
+
+
 cdef inline void write_classes(
-    Formula formula,
-    const floating *x,          # IN   (n_classes,)
+    Formula formula, const SingleRow *row,
     const floating *terms,      # IN   (n_classes,), for TERMS; may be scratch
-    Py_ssize_t n_classes,
     const floating *numbers,    # IN   (N_NUMBERS,)
     floating *scratch,          # (CHUNK,)
-    floating *out,              # OUT  (n_classes,); may be x
 ) noexcept nogil:
     cdef floating[96] lanes     # (N_NUMBERS, 16)
     cdef const floating *source
-    cdef Py_ssize_t j = 0, n
-    cdef bint at_once = is_aligned(out, sizeof(floating))
+    cdef floating *to
+    cdef char *out
+    cdef Py_ssize_t j = 0, n, n_classes = row.n_classes
+    cdef bint at_once = is_own_place(row.out_storage, row.out, scratch[0])
     cdef int k, l
     for k in range(6 if formula == LOGITS else 2):
         for l in range(LANES):
             lanes[LANES * k + l] = numbers[k]
     while j < n_classes:
         n = n_classes - j if n_classes - j < CHUNK else CHUNK
-        source = terms if formula == TERMS else aligned(x + j, n, scratch)
-        write_row(formula, source, n, <const floating *>&lanes[0], NULL, out + j if at_once else scratch)
+        source = terms if formula == TERMS else brought(row.x_storage, row.x, j, n, scratch)
+        out = row.out + j * size_of(row.out_storage)
+        to = <floating *>out if at_once else scratch
+        write_row(formula, source, n, <const floating *>&lanes[0], NULL, to)
+        multiply_values(row, to, n)
         if not at_once:
-            memcpy(out + j, scratch, n * sizeof(floating))
+            write_numbers(row.out_storage, <const floating *>to, n, out)
         j += n
 
 
-cdef inline void fill(floating *out, Py_ssize_t n_classes, floating value) noexcept nogil:
+cdef inline void write_element(const SingleRow *row, Py_ssize_t j, floating value) noexcept nogil:
+    write_numbers(row.out_storage, <const floating *>&value, 1, row.out + j * size_of(row.out_storage))
+
+
+cdef inline void fill(const SingleRow *row, floating value) noexcept nogil:
     cdef Py_ssize_t j
-    for j in range(n_classes):
-        memcpy(<char *>out + j * <Py_ssize_t>sizeof(floating), &value, sizeof(floating))
+    for j in range(row.n_classes):
+        write_element(row, j, value)
 
 
 cdef inline void write_lanes(
     Formula formula, const floating *source, Py_ssize_t n_classes, const floating *numbers, floating *out,
 ) noexcept nogil:
-    """write_classes() for a short row, whose source is filled up to whole groups of lanes."""
+    """write_classes() for a short row, whose source is filled up to whole groups of lanes, into its own place."""
     cdef floating[32] lanes     # (2, 16)
     cdef floating[LANES] values
     cdef Py_ssize_t j
@@ -198,7 +221,7 @@ cdef inline void write_lanes(
 
 
 cdef inline void write_shares(
-    SingleRow row,
+    const SingleRow *row,
     const State *state,
     ReferenceKind kind,
     bint short,                 # x is short
@@ -206,8 +229,6 @@ cdef inline void write_shares(
     floating *scratch,          # (CHUNK,); may be terms
 ) noexcept nogil:
     """Probabilities times the scale; for a GRADIENT, that of the target minus the scale."""
-    cdef const floating *x = <const floating *>row.x
-    cdef floating *out = <floating *>row.out
     cdef floating[6] numbers    # (N_NUMBERS,)
     cdef double factor, factor_low, rest
     cdef floating at_target = 0, maximum = <floating>state.maximum, top = top_term(maximum, kind)
@@ -215,18 +236,21 @@ cdef inline void write_shares(
     share(row.scale, top, state.sum, state.carry, state.ties, &factor, &factor_low)
     split_factor(factor, factor_low, 1, &numbers[FACTOR], &numbers[FACTOR_LOW], &numbers[UNSCALE])
     if has_target:
-        at_target = terms[row.target] if terms != NULL else term_at(element(x, row.target), maximum, kind, NULL)
+        at_target = terms[row.target] if terms != NULL else (
+            term_at(element(row.x_storage, row.x, row.target, maximum), maximum, kind, NULL))
         rest = all_but(at_target, top, state.sum, state.carry, state.ties)
         at_target = away_from(factor, factor_low, rest, at_target)
     if terms == NULL or not is_large(factor, top) and factor != 0:
         store_reference(refer(maximum, kind), &numbers[REFERENCE], 1)
-        write_classes(LOGITS, x, NULL, row.n_classes, &numbers[0], scratch, out)
+        write_classes(LOGITS, row, NULL, <const floating *>&numbers[0], scratch)
     elif short:
-        write_lanes(TERMS, terms, row.n_classes, &numbers[0], out)
+        write_lanes(TERMS, terms, row.n_classes, &numbers[0], <floating *>row.out)
+        multiply_values(row, <floating *>row.out, row.n_classes)
     else:
-        write_classes(TERMS, x, terms, row.n_classes, &numbers[0], scratch, out)
+        write_classes(TERMS, row, terms, <const floating *>&numbers[0], scratch)
     if has_target:
-        memcpy(<char *>out + row.target * <Py_ssize_t>sizeof(floating), &at_target, sizeof(floating))
+        multiply_values(row, &at_target, 1)
+        write_element(row, row.target, at_target)
 
 
 cdef inline double find_logarithm(
@@ -242,22 +266,20 @@ cdef inline double find_logarithm(
 
 
 cdef inline double finish_row(
-    SingleRow row,
+    const SingleRow *row,
     const State *state,
     ReferenceKind kind,
     const floating *lanes,      # IN   of a short row, or NULL
     const floating *terms,      # IN   or NULL
     floating *scratch,          # (CHUNK,), or of a short row whatever holds it; may be lanes or terms
 ) noexcept nogil:
-    cdef const floating *x = <const floating *>row.x
-    cdef floating *out = <floating *>row.out
     cdef floating[2] numbers
     cdef floating maximum = <floating>state.maximum, shift
-    cdef floating at_target = element(x, row.target) if row.number != LOGSUMEXP else 0
+    cdef floating at_target = element(row.x_storage, row.x, row.target, maximum) if row.number != LOGSUMEXP else 0
     cdef double lost, log
     if maximum - maximum != 0 or isnan(state.ties):
         if row.output != NOTHING:
-            fill(out, row.n_classes, <floating>NAN)
+            fill(row, <floating>NAN)
         return maximum if row.number == LOGSUMEXP and not isnan(state.ties) else NAN
     if row.output == PROBABILITY or row.output == GRADIENT:
         write_shares(row, state, kind, lanes != NULL, terms, scratch)
@@ -267,9 +289,9 @@ cdef inline double finish_row(
     if row.output == LOG_PROBABILITY:
         numbers[FACTOR], numbers[FACTOR_LOW] = shift, <floating>(0 - lost)
         if lanes != NULL:
-            write_lanes(LOGS, lanes, row.n_classes, &numbers[0], out)
+            write_lanes(LOGS, lanes, row.n_classes, &numbers[0], <floating *>row.out)
         else:
-            write_classes(LOGS, x, NULL, row.n_classes, &numbers[0], scratch, out)
+            write_classes(LOGS, row, NULL, <const floating *>&numbers[0], scratch)
     if row.number == LOGSUMEXP:
         return shift
     if row.number == LOSS:
@@ -277,7 +299,8 @@ cdef inline double finish_row(
     return (at_target - shift) + <floating>(0 - lost)
 
 
-cdef inline double run_short_row(SingleRow row, floating dtype_tag) noexcept nogil:
+cdef inline double run_short_row(const SingleRow *row, floating dtype_tag) noexcept nogil:
+    """x and out being where the numbers can lie."""
     cdef const floating *x = <const floating *>row.x
     cdef Py_ssize_t n_classes = row.n_classes
     cdef floating[SHORT] lanes, terms
@@ -294,47 +317,65 @@ cdef inline double run_short_row(SingleRow row, floating dtype_tag) noexcept nog
                       &lanes[0])
 
 
-cdef double run_long_row(SingleRow row, floating dtype_tag) noexcept nogil:
-    """Also a row that does not lie where floats do."""
-    cdef floating[CHUNK] scratch        # of the terms, or of numbers that are brought where floats lie
-    cdef const floating *x = <const floating *>row.x
-    cdef State state
-    cdef SingleRow copy = row
-    cdef bint keep_terms = row.n_classes <= CHUNK and is_aligned(x, sizeof(floating))
+cdef inline double run_short_copy(const SingleRow *row, floating dtype_tag) noexcept nogil:
+    """run_short_row() of a row that does not lie where its numbers can."""
+    cdef floating[SHORT] x, out
+    cdef SingleRow copy = row[0]
     cdef double result
-    if row.n_classes <= SHORT:
-        memcpy(scratch, x, row.n_classes * sizeof(floating))
-        copy.x, copy.out = &scratch[0], &scratch[SHORT]
-        result = run_short_row(copy, dtype_tag)
-        if row.output != NOTHING:
-            memcpy(row.out, &scratch[SHORT], row.n_classes * sizeof(floating))
-        return result
+    read_numbers(row.x_storage, row.x, row.n_classes, &x[0])
+    copy.x, copy.out = <const char *>&x[0], <char *>&out[0]
+    copy.x_storage = copy.out_storage = own_storage(dtype_tag)
+    result = run_short_row(&copy, dtype_tag)
+    if row.output != NOTHING:
+        write_numbers(row.out_storage, <const floating *>&out[0], row.n_classes, row.out)
+    return result
+
+
+cdef double run_copied_row(const SingleRow *row) noexcept nogil:
+    """A row of one chunk and of float32 lanes that does not lie where these can."""
+    cdef float[CHUNK] x, terms
+    cdef State state
+    read_numbers(row.x_storage, row.x, row.n_classes, &x[0])
+    measure_row(<const float *>&x[0], row.n_classes, True, &terms[0], &state)
+    return finish_row(row, &state, NEXT_TO_MAXIMUM, NULL, <const float *>&terms[0], &terms[0])
+
+
+cdef double run_long_row(const SingleRow *row, floating dtype_tag) noexcept nogil:
+    """Also a row that does not lie where its numbers can."""
+    cdef floating[CHUNK] scratch        # of the terms, or of numbers that are brought where they can lie
+    cdef State state
+    cdef bint keep_terms = row.n_classes <= CHUNK and is_own_place(row.x_storage, row.x, dtype_tag)
     state = State(-INFINITY, 0, 0, -1)
     if keep_terms:
-        measure_row(x, row.n_classes, True, &scratch[0], &state)
+        measure_row(<const floating *>row.x, row.n_classes, True, &scratch[0], &state)
     else:
-        add_classes(&state, x, row.n_classes, &scratch[0])
+        add_classes(&state, row.x_storage, row.x, row.n_classes, &scratch[0])
     return finish_row(row, &state, NEXT_TO_MAXIMUM, NULL, <const floating *>&scratch[0] if keep_terms else NULL,
                       &scratch[0])
 
 
-cdef inline double run_row(SingleRow row, floating dtype_tag) noexcept nogil:
+cdef inline double run_row(const SingleRow *row, floating dtype_tag) noexcept nogil:
+    cdef bint own_place
     if row.number != LOGSUMEXP and not 0 <= row.target < row.n_classes:
         return NAN
     if row.n_classes <= 0:
         return -INFINITY
-    if row.n_classes <= SHORT and is_aligned(row.x, sizeof(floating)) and is_aligned(row.out, sizeof(floating)):
+    own_place = is_own_place(row.x_storage, row.x, dtype_tag)
+    if row.n_classes > SHORT:
+        if floating is float:       # two chunks of doubles would take too much of the stack
+            if not own_place and row.n_classes <= CHUNK:
+                return run_copied_row(row)
+        return run_long_row(row, dtype_tag)
+    if own_place and (row.output == NOTHING or is_own_place(row.out_storage, row.out, dtype_tag)):
         return run_short_row(row, dtype_tag)
-    return run_long_row(row, dtype_tag)
+    return run_short_copy(row, dtype_tag)
 
 
 # ---- The build's functions for either dtype ----
 
-cdef double row_f32(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
-                    void *out) noexcept nogil:
-    return run_row(single_row(output, number, x, n_classes, target, scale, out), <float>0)
+cdef double row_f32(const SingleRow *row) noexcept nogil:
+    return run_row(row, <float>0)
 
 
-cdef double row_f64(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
-                    void *out) noexcept nogil:
-    return run_row(single_row(output, number, x, n_classes, target, scale, out), <double>0)
+cdef double row_f64(const SingleRow *row) noexcept nogil:
+    return run_row(row, <double>0)

@@ -4,14 +4,12 @@
 
 from cython cimport floating
 from libc.math cimport INFINITY, NAN, floor, isinf, isnan
-from libc.stdint cimport int64_t
-from libc.string cimport memcpy
 
 from csoftmax.kernels.exp cimport NEXT_TO_MAXIMUM, reference_offset, term_scale
 from csoftmax.kernels.lanes cimport exact_sum
 from csoftmax.kernels.numbers cimport loss_of, merge, scale_by_exp
-from csoftmax.kernels.single cimport SingleRow, single_row
-from csoftmax.kernels.task cimport CHUNK, GRADIENT, LOGSUMEXP, RowNumber, State
+from csoftmax.kernels.single cimport SingleRow
+from csoftmax.kernels.task cimport CHUNK, FLOAT64, LOGSUMEXP, RowNumber, State, size_of
 
 
 cdef inline bint is_own(const State *state, floating dtype_tag) noexcept nogil:
@@ -54,20 +52,22 @@ cdef inline bint is_finite(const State *state) noexcept nogil:
     return not isinf(state.maximum) and not isnan(state.maximum + state.ties)
 
 
-cdef inline void add_to_state(State *state, const floating *x, Py_ssize_t n_classes) noexcept nogil:
+cdef inline void add_to_state(
+    State *state, int storage, const char *x, Py_ssize_t n_classes, floating dtype_tag,
+) noexcept nogil:
     cdef floating[CHUNK] scratch
     cdef State own
     if n_classes <= 0:
         return
     if is_own(state, <floating>0):
         own = unmarked(state)
-        add_classes(&own, x, n_classes, &scratch[0])
+        add_classes(&own, storage, x, n_classes, &scratch[0])
     elif floating is double:
         own = widened(state)
-        add_classes(&own, x, n_classes, &scratch[0])
+        add_classes(&own, storage, x, n_classes, &scratch[0])
     else:
         own = State(-INFINITY, 0, 0, -1)
-        add_classes(&own, x, n_classes, &scratch[0])
+        add_classes(&own, storage, x, n_classes, &scratch[0])
         mark(&own, <floating>0)
         merge_states(state, &own, <float>0)
         return
@@ -105,59 +105,57 @@ cdef inline double number_of_state(RowNumber number, const State *state, floatin
     return number_of_own_state(number, &own, <double>at_target)
 
 
-cdef inline void write_own_state(
-    const State *state, const floating *x, Py_ssize_t n_classes, int64_t target, double scale, floating *out,
-) noexcept nogil:
+cdef inline void write_own_state(const State *state, const SingleRow *row, floating dtype_tag) noexcept nogil:
     cdef floating[CHUNK] scratch
-    cdef SingleRow row
     if not is_finite(state):
-        fill(out, n_classes, <floating>NAN)
+        fill(row, <floating>NAN)
         return
-    row = single_row(GRADIENT, LOGSUMEXP, x, n_classes, target, scale, out)
     write_shares(row, state, NEXT_TO_MAXIMUM, False, <const floating *>NULL, &scratch[0])
 
 
-cdef void write_wide_state(
-    const State *state, const float *x, Py_ssize_t n_classes, int64_t target, double scale, float *out,
-) noexcept nogil:
-    """float32 classes of a row whose state is one of float64."""
+cdef void write_wide_state(const State *state, const SingleRow *row) noexcept nogil:
+    """Classes of float32 lanes, of a row whose state is one of float64."""
     cdef double[64] some
-    cdef float value
+    cdef float[64] values
+    cdef SingleRow piece = row[0]
     cdef Py_ssize_t j = 0, n, i
-    while j < n_classes:
-        n = n_classes - j if n_classes - j < 64 else 64
+    piece.x, piece.out = <const char *>&some[0], <char *>&some[0]
+    piece.x_storage = piece.out_storage = FLOAT64
+    piece.exponent, piece.factor = 0, 1
+    while j < row.n_classes:
+        n = row.n_classes - j if row.n_classes - j < 64 else 64
+        read_numbers(row.x_storage, row.x + j * size_of(row.x_storage), n, &some[0])
+        piece.n_classes = n
+        write_own_state(state, &piece, <double>0)
         for i in range(n):
-            some[i] = element(x, j + i)
-        write_own_state(state, <const double *>&some[0], n, target - j, scale, &some[0])
-        for i in range(n):
-            value = <float>some[i]
-            memcpy(<char *>out + (j + i) * <Py_ssize_t>sizeof(float), &value, sizeof(float))
+            values[i] = <float>some[i]
+        multiply_values(row, &values[0], n)
+        write_numbers(row.out_storage, <const float *>&values[0], n, row.out + j * size_of(row.out_storage))
+        piece.target -= n
         j += n
 
 
-cdef inline void write_state(
-    const State *state, const floating *x, Py_ssize_t n_classes, int64_t target, double scale, floating *out,
-) noexcept nogil:
+cdef inline void write_state(const State *state, const SingleRow *row, floating dtype_tag) noexcept nogil:
     cdef State own
     if is_own(state, <floating>0):
         own = unmarked(state)
-        write_own_state(&own, x, n_classes, target, scale, out)
+        write_own_state(&own, row, dtype_tag)
     elif floating is double:
         own = widened(state)
-        write_own_state(&own, x, n_classes, target, scale, out)
+        write_own_state(&own, row, dtype_tag)
     else:
         own = widened(state)
-        write_wide_state(&own, x, n_classes, target, scale, out)
+        write_wide_state(&own, row)
 
 
 # ---- The build's functions for either dtype ----
 
-cdef void add_f32(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil:
-    add_to_state(state, <const float *>x, n_classes)
+cdef void add_f32(State *state, int storage, const char *x, Py_ssize_t n_classes) noexcept nogil:
+    add_to_state(state, storage, x, n_classes, <float>0)
 
 
-cdef void add_f64(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil:
-    add_to_state(state, <const double *>x, n_classes)
+cdef void add_f64(State *state, int storage, const char *x, Py_ssize_t n_classes) noexcept nogil:
+    add_to_state(state, storage, x, n_classes, <double>0)
 
 
 cdef void merge_f32(State *state, const State *other) noexcept nogil:
@@ -176,11 +174,9 @@ cdef double number_f64(RowNumber number, const State *state, double at_target) n
     return number_of_state(number, state, at_target)
 
 
-cdef void write_f32(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
-                    void *out) noexcept nogil:
-    write_state(state, <const float *>x, n_classes, target, scale, <float *>out)
+cdef void write_f32(const State *state, const SingleRow *row) noexcept nogil:
+    write_state(state, row, <float>0)
 
 
-cdef void write_f64(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
-                    void *out) noexcept nogil:
-    write_state(state, <const double *>x, n_classes, target, scale, <double *>out)
+cdef void write_f64(const State *state, const SingleRow *row) noexcept nogil:
+    write_state(state, row, <double>0)

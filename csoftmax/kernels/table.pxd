@@ -3,7 +3,8 @@
 
 from libc.stdint cimport int64_t
 
-from csoftmax.kernels.task cimport Output, RowNumber, State, Steps, Task
+from csoftmax.kernels.single cimport SingleRow
+from csoftmax.kernels.task cimport RowNumber, State, Steps, Task
 from csoftmax.kernels.tile cimport Span
 
 # Take `steps` with the rows and chunks of a span; FINISH with none of the latter says after which other step it comes,
@@ -18,18 +19,14 @@ ctypedef bint (*tile_function)(
 cdef struct Kernels:        # arrays: for float32 and for float64
     tile_function[2] tile
     # Single rows and states: csoftmax.h says what they do. row() returns `number`, a loss before it is rounded to the
-    # dtype, and writes out for PROBABILITY, LOG_PROBABILITY, GRADIENT; scale is that of probabilities too.
-    double (*row[2])(Output output, RowNumber number, const void *x, Py_ssize_t n_classes, int64_t target,
-                     double scale, void *out) noexcept nogil
-    void (*add[2])(State *state, const void *x, Py_ssize_t n_classes) noexcept nogil
+    # dtype, and writes out for PROBABILITY, LOG_PROBABILITY, GRADIENT; write() writes out; scale is that of
+    # probabilities too. Elements are neighbours, of the storage that is named.
+    double (*row[2])(const SingleRow *row) noexcept nogil
+    void (*add[2])(State *state, int storage, const char *x, Py_ssize_t n_classes) noexcept nogil
     void (*merge[2])(State *state, const State *other) noexcept nogil
     double (*number[2])(RowNumber number, const State *state, double at_target) noexcept nogil
-    void (*write[2])(const State *state, const void *x, Py_ssize_t n_classes, int64_t target, double scale,
-                     void *out) noexcept nogil
-    # Multiply n_classes numbers, class_stride bytes apart, by factor * 2**exponent.
-    void (*multiply[2])(char *out, Py_ssize_t n_classes, Py_ssize_t class_stride, double factor,
-                        int exponent) noexcept nogil
-    # The same for n_rows rows of the output from first_row on: by what the task has left of their scale.
+    void (*write[2])(const State *state, const SingleRow *row) noexcept nogil
+    # Multiply n_rows rows of the output, of the task's dtype, from first_row on by what is left of their scale.
     void (*multiply_output[2])(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows) noexcept nogil
     # sum + carry = the sum of n values times `scale`, a power of two.
     void (*add_up)(const double *values, Py_ssize_t n, double scale, double *sum, double *carry) noexcept nogil

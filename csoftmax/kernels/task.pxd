@@ -2,6 +2,7 @@
 #
 #   reference   the number M that the terms of a row refer to: its maximum, or a multiple of ln 2 next to it
 #   term        exp(x - M) of a class, scaled so that none is subnormal; below the cutoff, an x - M, it is 0
+#   storage     the dtype of an array's elements in memory; terms and sums are computed in the task's dtype
 #   lane        one of the 16 numbers that are computed side by side: classes of a row, or rows
 #   group       16 neighbours, one for each lane
 #   chunk       up to 2048 classes of a row, which share a reference
@@ -13,7 +14,7 @@
 #   mass        what a class counts in the loss of a row: the loss is the sum of mass * -log_probability
 #   cost        the sum of mass * (maximum - x) over some classes; it and the masses' sum are all a loss needs of them
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
     LANES = 16              # the order of every sum follows from it
@@ -23,9 +24,20 @@ cdef enum:
     MAX_DIMS = 64           # as in NumPy
     ALWAYS_LANES = 384      # bytes; rows so short are always lanes
 
-cdef enum:                  # dtypes; they number the functions of a build
+cdef enum:                  # dtypes; the first two number the functions of a build, the others are storage alone
     FLOAT32
     FLOAT64
+    FLOAT16
+    BFLOAT16
+    INT8
+    UINT8
+    INT16
+    UINT16
+    INT32
+    UINT32
+    INT64
+    UINT64
+    BOOL
 
 cdef enum Output:           # what is written for every class
     NOTHING
@@ -62,7 +74,12 @@ cdef struct Layout:         # where the elements of an array lie; strides in byt
     Py_ssize_t[MAX_DIMS] shape
     Py_ssize_t[MAX_DIMS] strides
     Py_ssize_t class_stride
+    int storage             # the dtype of its elements,
+    Py_ssize_t item         # their size in bytes,
+    bint swapped            # and whether their bytes are in the other order; an output's never are
+    const uint64_t *taken   # (n_rows,), of INT64 and UINT64 modulo 2**64, or NULL: the element less this is read
     # The drivers' plan() says these:
+    bint converts           # elements are not of the task's dtype: they pass through scratch
     bint rows               # rows are contiguous, at one distance from each other (an output's: at none),
     bint columns            # or neighbouring rows are neighbours in memory; else elements are gathered and scattered
     bint collides           # columns whose classes share a few sets of the cache: brought together first
@@ -89,7 +106,8 @@ cdef struct Gradient:       # what a GRADIENT is multiplied by
     double scale            # of moderate size, and divided by the temperature
     const double *weight    # (n_rows,), or NULL for ones
     # What is left of the scale, a power of two and a factor that is not finite, multiplies the output once it is
-    # written (see multiply_output), and so do, of each row, factors that are not finite and exponents.
+    # written (see multiply_output), or before it is converted, so that it is rounded once (see store); and so do, of
+    # each row, factors that are not finite and exponents.
     int exponent
     double factor
     const double *row_factor        # (n_rows,), or NULL for ones
@@ -115,7 +133,7 @@ cdef struct Plan:           # how a task is cut, and where its numbers lie: the 
     Py_ssize_t scratch_bytes
 
 cdef struct Task:
-    int dtype               # FLOAT32 or FLOAT64: of x, the second input and out
+    int dtype               # FLOAT32 or FLOAT64: of the computation, and of results of rows
     Output output
     Py_ssize_t n_rows
     Py_ssize_t n_classes
@@ -133,6 +151,22 @@ cdef struct Task:
 
 cdef inline Py_ssize_t item_size(const Task *task) noexcept nogil:
     return 8 if task.dtype == FLOAT64 else 4
+
+
+cdef inline Py_ssize_t size_of(int storage) noexcept nogil:
+    """Bytes of an element."""
+    if storage == FLOAT64 or storage == INT64 or storage == UINT64:
+        return 8
+    if storage == FLOAT32 or storage == INT32 or storage == UINT32:
+        return 4
+    return 1 if storage == INT8 or storage == UINT8 or storage == BOOL else 2
+
+
+cdef inline bint has_factors(const Task *task) noexcept nogil:
+    """Whether something of a gradient's scale is left to multiply the output."""
+    return task.output == GRADIENT and (
+        task.gradient.exponent != 0 or task.gradient.factor != 1 or task.gradient.row_factor != NULL
+        or task.gradient.row_exponent != NULL)
 
 
 cdef inline bint is_backward(const Task *task) noexcept nogil:

@@ -9,6 +9,7 @@ cdef enum:
 cdef struct Fetched:            # a tile elsewhere, brought into the cache meanwhile: the next one, or this one's output
     const char *start           # NULL: nothing
     Py_ssize_t row_step, class_step     # in bytes
+    Py_ssize_t row_bytes        # as ROWS of another dtype: what is fetched at once, before a row's terms are computed
 
 cdef struct Scratch:            # of a thread; arrays of array_size() elements of the dtype, as table.pxd says
     void *numbers               # (N_NUMBERS, padded(width)), of a part's rows
@@ -23,6 +24,12 @@ cdef struct Span:               # of a task, what a build computes at a time: a 
     Py_ssize_t first_chunk
     Py_ssize_t end_chunk
 
+cdef struct Unread:             # rows of another dtype, converted into scratch when their maxima are found
+    const char *start           # NULL: none
+    Py_ssize_t row_step         # in bytes
+    int storage
+    bint together               # short ones, one behind the other: eight at a time
+
 cdef struct Part:               # part_of() says what it is, load() what comes next
     Orientation orientation
     Py_ssize_t first_row
@@ -32,6 +39,7 @@ cdef struct Part:               # part_of() says what it is, load() what comes n
     Py_ssize_t first_class
     Py_ssize_t n_classes
     Py_ssize_t term_stride      # of the terms, between rows (ROWS) or classes (COLUMNS)
+    Unread unread
     Fetched ahead
     Fetched output
 

@@ -61,7 +61,7 @@ cdef void measure(
     cdef floating[N_DIVIDE] divide
     cdef Measured measured
     measured.maximum, measured.sum, measured.ties = maximum, sum, ties
-    find_output(task, part, <Py_ssize_t>sizeof(floating))
+    find_output(task, part)
     if task.temperature != 1:
         choose_divisor(task.temperature, &divide[0])
     if part.orientation == COLUMNS:
@@ -86,7 +86,7 @@ cdef Py_ssize_t side_by_side(
 ) noexcept nogil:
     """How many chunks from `chunk` on are measured together: whole ones of a single row, as if they were rows."""
     cdef Py_ssize_t n = task.n_classes // CHUNK - chunk
-    if n_rows > 1 or not task.x.rows or task.has_added or task.plan.orientation == COLUMNS:
+    if n_rows > 1 or not task.x.rows or task.x.converts or task.has_added or task.plan.orientation == COLUMNS:
         return 1
     n = n if n < end_chunk - chunk else end_chunk - chunk
     n = n if n < FOLD else FOLD
@@ -100,8 +100,8 @@ cdef void measure_chunks(
 ) noexcept nogil:
     cdef Part part = part_of(task, first_row, n_rows, chunk), measured
     cdef Py_ssize_t first = chunk * part.width, stride = 0, i
-    cdef const floating *x = load_logits(
-        task, &part, <floating *>scratch.logits, <floating *>scratch.spare, False, &stride)
+    cdef const floating *x = load_to_measure(
+        task, &part, <floating *>scratch.logits, <floating *>scratch.spare, &stride)
     measured = part
     if n_chunks > 1:            # chunks as if they were rows, each with its own terms
         measured.n_rows = n_chunks
@@ -153,8 +153,8 @@ cdef inline void run_forward(
         finish_rows(task, &states, first_row, n_rows, terms[0])
     if steps & WRITE and task.output != NOTHING:
         for chunk in range(span.first_chunk, span.end_chunk):
-            write_chunk(task, &states, first_row, n_rows, chunk, (steps & MEASURE) != 0 and n_chunks == 1,
-                        terms + chunk * step, scratch)
+            write_chunks_rows(task, &states, first_row, n_rows, chunk, (steps & MEASURE) != 0 and n_chunks == 1,
+                              terms + chunk * step, scratch)
 
 
 cdef inline bint run_tile(
@@ -184,18 +184,6 @@ cdef bint tile_f32(const Task *task, Steps steps, const Span *span, char *states
 
 cdef bint tile_f64(const Task *task, Steps steps, const Span *span, char *states, char *scratch) noexcept nogil:
     return run_tile(task, steps, span, states, <double *>scratch)
-
-
-cdef void multiply_f32(
-    char *out, Py_ssize_t n_classes, Py_ssize_t class_stride, double factor, int exponent,
-) noexcept nogil:
-    multiply_classes(<float *>out, n_classes, class_stride, factor, exponent)
-
-
-cdef void multiply_f64(
-    char *out, Py_ssize_t n_classes, Py_ssize_t class_stride, double factor, int exponent,
-) noexcept nogil:
-    multiply_classes(<double *>out, n_classes, class_stride, factor, exponent)
 
 
 cdef void multiply_output_f32(const Task *task, Py_ssize_t first_row, Py_ssize_t n_rows) noexcept nogil:

@@ -20,6 +20,10 @@ from csoftmax.kernels.tile cimport (
 )
 
 
+cdef enum:
+    CONVERTED = 4096            # elements that are written before they are converted: the first level holds them
+
+
 cdef inline void write_group(
     Formula formula, const floating *source, const floating *numbers, Py_ssize_t step, const floating *divide,
     floating *to,
@@ -180,7 +184,7 @@ cdef bint find_numbers(
     Terms refer to the M of their chunk, the row's numbers to that of its maximum. Both are multiples of ln 2 if the
     origins are equal, so that the factor between them is a power of two, and exact.
     """
-    cdef const floating *chunk_maximum = <const floating *>states.chunk_maximum + part.chunk * part.width
+    cdef const floating *chunk_maximum = <const floating *>states.chunk_maximum + part.chunk * states.width
     cdef const floating *maximum = <const floating *>states.maximum
     cdef Reference of_row, of_chunk
     cdef double[MAX_TILE_ROWS] power
@@ -270,4 +274,27 @@ cdef void write_chunk(
         subtract_masses(&part, mass, mass_stride, row_step, <const double *>states.mass_factor, to, to_stride)
     fix_special_rows(task, &part, states, to, to_stride)
     if to == values:
-        store(task, &part, <const floating *>values, <floating *>scratch.logits)
+        store(task, &part, values, <floating *>scratch.logits)
+
+
+cdef void write_chunks_rows(
+    const Task *task, const RowStates *states, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t chunk,
+    bint is_loaded, floating *values, const Scratch *scratch,
+) noexcept nogil:
+    """write_chunk(), of a few rows at a time if they are converted: values are read again while they are near."""
+    cdef Part part = part_of(task, first_row, n_rows, chunk)
+    cdef Scratch of_rows = scratch[0]
+    cdef RowStates states_of_rows
+    cdef Py_ssize_t row = 0, n
+    cdef Py_ssize_t most = CONVERTED // part.n_classes if part.n_classes < CONVERTED else 1
+    if part.orientation != ROWS or n_rows <= most or not task.out.converts:
+        write_chunk(task, states, first_row, n_rows, chunk, is_loaded, values, scratch)
+        return
+    while row < n_rows:
+        n = n_rows - row if n_rows - row < most else most
+        of_rows.logits = <floating *>scratch.logits + row * part.n_classes
+        of_rows.masses = <floating *>scratch.masses + row * part.n_classes
+        states_of_rows = states_from(states, row, <floating>0)
+        write_chunk(task, &states_of_rows, first_row + row, n, chunk, is_loaded,
+                    values + row * part.term_stride if task.plan.keep_terms else values, &of_rows)
+        row += n

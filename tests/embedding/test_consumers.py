@@ -75,6 +75,15 @@ def test_the_documented_prototypes_are_those_of_the_header():
             line = re.sub(r"\bT\b", kind, prototype.rstrip(";"))
             line = re.sub(r"^(\w+ \w+)\(", rf"\1_{dtype}(", line)
             expected += functions_in(line, r"^(\w+) (\w+)\(([^)]+)\)$")
+    for prototype in text.strip().split(";\n"):
+        (name,) = re.findall(r"^\w+ (\w+)\(", prototype)
+        if name in ("merge", "finish", "finish_loss"):
+            continue
+        for dtype in ("f16", "bf16"):
+            of_classes = "x|grad|out" if "softmax" in name else "x|grad"
+            line = re.sub(rf"\bT \*({of_classes})\b", r"uint16_t *\1", prototype.rstrip(";"))
+            line = re.sub(r"^(\w+ \w+)\(", rf"\1_{dtype}(", re.sub(r"\bT\b", "float", line))
+            expected += functions_in(line, r"^(\w+) (\w+)\(([^)]+)\)$")
     assert expected == declared()
 
 

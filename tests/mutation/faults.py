@@ -208,8 +208,8 @@ FAULTS = [
     (
         "a chunk of several rows is put as if the rows touched",
         KERNELS + "store.pxi",
-        "task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes):",
-        "task.out.rows:",
+        "task.out.rows and (part.n_rows == 1 or part.n_classes == task.n_classes)\n",
+        "task.out.rows\n",
     ),
     (
         "a tail of columns is taken for as many columns",
@@ -323,7 +323,7 @@ FAULTS = [
     (
         "a misaligned long row is written as if it were aligned",
         "csoftmax/kernels/single.pxi",
-        "            memcpy(out + j, scratch, n * sizeof(floating))\n",
+        "            write_numbers(row.out_storage, <const floating *>to, n, out)\n",
         "            pass\n",
     ),
     (
@@ -489,8 +489,8 @@ FAULTS = [
     (
         "a gradient's first class is forgotten",
         "csoftmax/drivers/c_rows.pxi",
-        "<uint64_t>target - <uint64_t>first_class",
-        "<uint64_t>target",
+        "<uint64_t>row.target - <uint64_t>first_class",
+        "<uint64_t>row.target",
     ),
     # ---- checks and functions ----
     (
@@ -502,7 +502,7 @@ FAULTS = [
     (
         "an out of another dtype is taken",
         "csoftmax/_checks.py",
-        "    if out.dtype != dtype:\n",
+        "    if out.dtype != dtype and not (dtype.itemsize == 2 and out.dtype == np.float32):\n",
         "    if False:\n",
     ),
     (
@@ -526,8 +526,8 @@ FAULTS = [
     (
         "float16 results come back as float32",
         "csoftmax/_checks.py",
-        "return x.astype(np.float32), np.dtype(np.float16)",
-        "return x.astype(np.float32), np.dtype(np.float32)",
+        "return x, x.dtype if x.dtype.isnative",
+        "return x, np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype if x.dtype.isnative",
     ),
     (
         "masked arrays lose their masks",
@@ -610,8 +610,8 @@ FAULTS = [
     (
         "overlapping probability targets are read after the gradient",
         "csoftmax/_general.py",
-        "apart=(self.target, self.probabilities, *weights)",
-        "apart=(self.target, *weights)",
+        "apart = (self.target, self.probabilities, *weights)",
+        "apart = (self.target, *weights)",
     ),
     # ---- Threads, types, programs of other languages, examples ----
     (
@@ -660,8 +660,8 @@ FAULTS = [
     (
         "rows of small integers get a maximum that was not taken off",
         "csoftmax/_large_integers.py",
-        "    taken = np.where(is_wide, taken, 0)\n",
-        "    taken = taken + 0\n",
+        "np.where(is_wide, taken, 0)",
+        "taken + 0",
     ),
     (
         "large integers of weight 0 count for the maximum",
@@ -868,7 +868,99 @@ FAULTS = [
     (
         "phases keep their rows on the stack for a whole tile",
         "csoftmax/drivers/plan.pxi",
-        "    STACK_BYTES = 12288\n",
+        "    STACK_BYTES = 12032\n",
         "    STACK_BYTES = 65536\n",
+    ),
+    # ---- storage dtypes ----
+    (
+        "float16 is rounded towards zero",
+        KERNELS + "convert.h",
+        "return _mm512_cvtps_ph(floats, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);",
+        "return _mm512_cvtps_ph(floats, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);",
+    ),
+    (
+        "ties of bfloat16 are rounded up",
+        KERNELS + "convert.h",
+        "    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);",
+        "    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)),\n"
+        "                                         _mm512_or_si512(odd, _mm512_set1_epi32(1)));",
+    ),
+    (
+        "subnormal float16 numbers are read as if they were normal, without instructions",
+        KERNELS + "convert.h",
+        "    bits = exponent == 0 ? subnormal : bits;\n",
+        "    bits = half == 0 ? subnormal : bits;\n",
+    ),
+    (
+        "float16 overflows beyond infinity, without instructions",
+        KERNELS + "convert.h",
+        "    half = half < 0x7c00u ? half : 0x7c00u;\n",
+        "",
+    ),
+    (
+        "a double becomes a half without a float between",
+        KERNELS + "convert.pxi",
+        "                some[i] = <float>start[first + i]\n",
+        "                some[i] = <float>(start[first + i] * (1 + 2.0**-13))\n",
+    ),
+    (
+        "bytes in the other order are read as they come",
+        KERNELS + "convert.pxi",
+        "            to[i] = start[item - 1 - i]\n",
+        "            to[i] = start[i]\n",
+    ),
+    (
+        "signed integers of 64 bits are read as unsigned ones",
+        KERNELS + "convert.pxi",
+        "<double><int64_t>value if layout.storage == INT64 else <double>value",
+        "<double>value",
+    ),
+    (
+        "what is taken off a row is that of the tile's first row",
+        KERNELS + "convert.pxi",
+        "layout.taken + first_row + first, 1, &some[0])",
+        "layout.taken + first_row + first, 0, &some[0])",
+    ),
+    (
+        "what is left of a scale multiplies halves that were rounded, or nothing",
+        KERNELS + "store.pxi",
+        "    if has_factors(task):\n        multiply_part(task, part, values)\n",
+        "",
+    ),
+    (
+        "few rows at a time look for the states of chunks where a whole tile has them",
+        KERNELS + "write.pxi",
+        "states.chunk_maximum + part.chunk * states.width",
+        "states.chunk_maximum + part.chunk * part.width",
+    ),
+    (
+        "eight short rows are converted where their tile begins",
+        KERNELS + "rows.pxi",
+        "part.unread.start + first * part.unread.row_step, n_rows",
+        "part.unread.start, n_rows",
+    ),
+    (
+        "rows of other dtypes are read as they lie",
+        "csoftmax/drivers/layouts.pxi",
+        "layout.storage != task.dtype or layout.swapped",
+        "False",
+    ),
+    (
+        "bfloat16 is taken for float16",
+        "csoftmax/drivers/layouts.pxi",
+        "return BFLOAT16 if is_bfloat16(x) else -1",
+        "return FLOAT16",
+    ),
+    (
+        "a half-width out may not be float32",
+        "csoftmax/_checks.py",
+        " and not (dtype.itemsize == 2 and out.dtype == np.float32):",
+        ":",
+    ),
+    (
+        "float64 gradients become halves in one step",
+        "csoftmax/_general.py",
+        "    if dtype.itemsize == 2 and result.dtype == np.float64:",
+        "    if False:",
     ),
 ]

@@ -6,11 +6,16 @@ from support.header import C, Double, Float, State
 
 OK, BAD_TARGET, BAD_ARGUMENT = 0, 1, 2
 IGNORE_NONE = -(2**63)
-SUFFIX = {"float32": "f32", "float64": "f64"}
+SUFFIX = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
 
 
 def function(name, dtype):
     return C[f"{name}_{SUFFIX[np.dtype(dtype).name]}"]
+
+
+def of_rows(dtype):
+    """The dtype of a row's results."""
+    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
 def address(a):
@@ -73,7 +78,7 @@ def all_of_batch(x, target, ignore_index=-100, n_threads=0, out=None):
     out = out or np.empty_like
     found = {name: out(x) for name in ("softmax", "log_softmax", "gradient")}
     columns = ("logsumexp", "losses", "their logsumexp", "log_prob")
-    found |= {name: np.empty(len(x), x.dtype) for name in columns}
+    found |= {name: np.empty(len(x), of_rows(x.dtype)) for name in columns}
     index = np.where(target == ignore_index, 0, target).astype(target.dtype)
     statuses = [
         write("softmax", x, found["softmax"], n_threads),
@@ -105,7 +110,7 @@ def all_of_rows(x, target):
     def each_row(name, *more):
         call = function(f"{name}_row", x.dtype)
         results = [call(address(x[i]), n, *(each[i] for each in more)) for i in range(len(x))]
-        return numbers(results, x.dtype)
+        return numbers(results, of_rows(x.dtype))
 
     target = [int(each) for each in target]
     found["logsumexp"] = each_row("logsumexp")
@@ -128,15 +133,17 @@ def partial(state, x):
 
 
 def merge(state, other, dtype):
-    function("merge", dtype)(state, other)
+    function("merge", of_rows(dtype))(state, other)
     return state
 
 
 def finish(state, dtype):
+    dtype = of_rows(dtype)
     return numbers([function("finish", dtype)(state)], dtype)[0]
 
 
 def finish_loss(state, target_logit, dtype):
+    dtype = of_rows(dtype)
     kind = {"float32": Float, "float64": Double}[np.dtype(dtype).name]
     logit = kind.from_buffer_copy(np.dtype(dtype).type(target_logit))
     return numbers([function("finish_loss", dtype)(state, logit)], dtype)[0]

@@ -33,6 +33,14 @@ MISALIGNED = ["a byte before the end", "a byte behind the start"]
 GUARD = 64 * mmap.PAGESIZE
 
 
+def dtype_of(name):
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
 class Room:
     """Memory between pages of which a read or write ends the process."""
 
@@ -63,8 +71,9 @@ class Arrays:
 
     def __init__(self, dtype, most):
         rng = np.random.default_rng(20261124)
-        self.dtype, self.c = np.dtype(dtype), c_functions(dtype)
-        self.logits = (3 * rng.standard_normal(most)).astype(dtype)
+        self.dtype, self.c = dtype_of(dtype), c_functions(dtype)
+        self.of_rows = c_calls.of_rows(self.dtype)
+        self.logits = (3 * rng.standard_normal(most)).astype(self.dtype)
         self.positive = rng.uniform(0.1, 2, most)
         self.classes = rng.integers(0, 1 << 30, most)
         self.rooms, self.room_size = {}, 8 * most
@@ -89,9 +98,9 @@ class Arrays:
         new("grad_output", (n_rows,), np.float64, self.positive)
         flush = place.split()[-1]  # results of rows and states must be aligned
         for name in ("loss", "sums"):
-            new(name, (n_rows,), self.dtype, place=flush)
+            new(name, (n_rows,), self.of_rows, place=flush)
         new("total", (n_rows,), np.float64)
-        new("picked", (n_rows, 3), self.dtype)
+        new("picked", (n_rows, 3), self.of_rows)
         new("state", (4,), np.float64, place=flush)
         new("piece", (4,), np.float64, self.positive, place=flush)
         if special:
@@ -182,7 +191,11 @@ def drivers(a, n_threads):
 def c_functions(dtype):
     """The functions of csoftmax.h for a dtype, by their names without it; pointers are integers."""
     suffix = f"_{c_calls.SUFFIX[str(dtype)]}"
-    return {name.removesuffix(suffix): C[name] for name in C if name.endswith(suffix)}
+    of_floats = {f"{name}_f32" for name in ("merge", "finish", "finish_loss")}
+    wanted = [name for name in C if name.endswith(suffix)]
+    if suffix not in ("_f32", "_f64"):  # halves have none of their own
+        wanted += of_floats
+    return {name.rpartition("_")[0]: C[name] for name in wanted}
 
 
 def c_rows(a, n_threads):
