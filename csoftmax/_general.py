@@ -286,7 +286,7 @@ class _Loss:
     def room_for_grad(self):
         """Return `out`, if nothing but the logits is read there, else a new array."""
         weights = (self.weight, self.sample_weight, self.grad_weight)
-        apart = (self.target, self.probabilities, *weights)
+        apart = (self.target, self.probabilities, self.grad_output, *weights)
         return _room_for(self.out, self.logits, self.dtype, apart=apart)
 
     def may_need_logits_behind(self, grad):

@@ -57,9 +57,10 @@ def max_threads():
     return most_threads()
 
 
-cdef int threads_for(Py_ssize_t n_elements, Py_ssize_t n_shares, int n_threads) noexcept nogil:
-    """How many threads pay; n_threads is at most so many, 0 for as many as there may be."""
-    cdef Py_ssize_t n = n_elements // ELEMENTS_PER_THREAD
+cdef int threads_for(Py_ssize_t work, Py_ssize_t n_shares, int n_threads) noexcept nogil:
+    """How many threads pay for so much work, or so many numbers that are scanned; n_threads is at most so many, 0 for
+    as many as there may be."""
+    cdef Py_ssize_t n = work // ELEMENTS_PER_THREAD
     if n <= 1 or n_shares <= 1 or n_threads == 1 or process_is_serial or omp_in_parallel():
         return 1
     n = min(n, n_shares)
@@ -71,7 +72,7 @@ cdef Crew crew_for(const Task *task, int n_threads, bint for_python) noexcept no
     cdef Py_ssize_t n_tiles = tiles_of(task)
     cdef Crew crew
     crew.for_python = for_python
-    crew.n_threads = threads_for(task.n_rows * task.n_classes, n_tiles * task.plan.n_chunks, n_threads)
+    crew.n_threads = threads_for(work_of(task), n_tiles * task.plan.n_chunks, n_threads)
     crew.share_chunks = task.plan.n_chunks > 1 and (
         crew.n_threads > 1 and n_tiles < 2 * crew.n_threads
         or task.plan.tile_rows * task.n_classes > ELEMENTS_PER_SLICE)
@@ -249,7 +250,7 @@ cdef int run_in_tiles(Task *task, int n_threads, bint for_python) noexcept nogil
     cdef Py_ssize_t size
     cdef Crew crew
     cdef int status
-    plan_tiles(task, threads_for(task.n_rows * task.n_classes, task.n_rows, n_threads))
+    plan_tiles(task, threads_for(work_of(task), task.n_rows, n_threads))
     crew = crew_for(task, n_threads, for_python)
     size = plan_scratch(task, &crew)
     if size > STACK_BYTES:

@@ -3,6 +3,7 @@
 
 from cython cimport floating
 from libc.math cimport INFINITY
+from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
 from csoftmax.kernels.exp cimport mul_add
@@ -123,13 +124,26 @@ cdef inline bint has_close_rows(const Layout *layout) noexcept nogil:
     return 0 < (of_rows if of_rows > 0 else -of_rows) < (of_classes if of_classes > 0 else -of_classes)
 
 
+cdef inline Py_ssize_t side_by_side_from(
+    const char *start, const Py_ssize_t *offsets, Py_ssize_t row, Py_ssize_t n_rows, Py_ssize_t class_stride,
+    Py_ssize_t item,
+) noexcept nogil:
+    """How many rows from `row` on are neighbours in memory, and can be transposed with their classes."""
+    cdef Py_ssize_t n = 1
+    if <uintptr_t>(start + offsets[row]) % item or class_stride % item:
+        return 1
+    while row + n < n_rows and offsets[row + n] == offsets[row] + n * item:
+        n += 1
+    return n
+
+
 cdef void gather(
     const Layout *layout, Py_ssize_t first_row, Py_ssize_t n_rows, Py_ssize_t first_class, Py_ssize_t n_classes,
     floating *to, Py_ssize_t row_step, Py_ssize_t class_step,
 ) noexcept nogil:
     """Copy any tile of any layout, also one whose elements are not aligned."""
     cdef Py_ssize_t[MAX_TILE_ROWS] offsets
-    cdef Py_ssize_t row, j
+    cdef Py_ssize_t row, j, n
     cdef const char *start = layout.data + first_class * layout.class_stride
     row_offsets(layout, first_row, n_rows, offsets)
     if layout.converts:
@@ -141,6 +155,16 @@ cdef void gather(
         for row in range(n_rows):
             for j in range(n_classes):
                 memcpy(to + row * row_step + j, start + offsets[row] + j * layout.class_stride, sizeof(floating))
+    elif class_step == 1:
+        row = 0
+        while row < n_rows:
+            n = side_by_side_from(start, offsets, row, n_rows, layout.class_stride, sizeof(floating))
+            if n > 1:
+                transpose(<const floating *>(start + offsets[row]), n_classes, n,
+                          layout.class_stride // <Py_ssize_t>sizeof(floating), to + row * row_step, row_step)
+            for j in range(n_classes if n == 1 else 0):
+                memcpy(to + row * row_step + j, start + offsets[row] + j * layout.class_stride, sizeof(floating))
+            row += n
     else:
         for j in range(n_classes):
             for row in range(n_rows):

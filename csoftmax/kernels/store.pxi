@@ -21,7 +21,7 @@ cdef void scatter(
 ) noexcept nogil:
     """The way back of gather."""
     cdef Py_ssize_t[MAX_TILE_ROWS] offsets
-    cdef Py_ssize_t row, j
+    cdef Py_ssize_t row, j, n
     cdef char *to = layout.data + first_class * layout.class_stride
     row_offsets(layout, first_row, n_rows, offsets)
     if layout.converts:
@@ -33,6 +33,16 @@ cdef void scatter(
         for row in range(n_rows):
             for j in range(n_classes):
                 memcpy(to + offsets[row] + j * layout.class_stride, start + row * row_step + j, sizeof(floating))
+    elif class_step == 1:
+        row = 0
+        while row < n_rows:
+            n = side_by_side_from(to, offsets, row, n_rows, layout.class_stride, sizeof(floating))
+            if n > 1:
+                transpose(start + row * row_step, n, n_classes, row_step, <floating *>(to + offsets[row]),
+                          layout.class_stride // <Py_ssize_t>sizeof(floating))
+            for j in range(n_classes if n == 1 else 0):
+                memcpy(to + offsets[row] + j * layout.class_stride, start + row * row_step + j, sizeof(floating))
+            row += n
     else:
         for j in range(n_classes):
             for row in range(n_rows):

@@ -172,8 +172,14 @@ FAULTS = [
     (
         "gathered rows have the stride of classes",
         KERNELS + "load.pxi",
-        "memcpy(to + row * row_step + j, start + offsets[row] + j * layout.class_stride, sizeof(floating))",
-        "memcpy(to + row * row_step + j, start + offsets[row] + j * <Py_ssize_t>sizeof(floating), sizeof(floating))",
+        "    elif class_step == 1 and not has_close_rows(layout):\n        for row in range(n_rows):\n            for j in range(n_classes):\n                memcpy(to + row * row_step + j, start + offsets[row] + j * layout.class_stride, sizeof(floating))",
+        "    elif class_step == 1 and not has_close_rows(layout):\n        for row in range(n_rows):\n            for j in range(n_classes):\n                memcpy(to + row * row_step + j, start + offsets[row] + j * <Py_ssize_t>sizeof(floating), sizeof(floating))",
+    ),
+    (
+        "rows beside each other are taken for one more than there are",
+        KERNELS + "load.pxi",
+        "    while row + n < n_rows and offsets[row + n] == offsets[row] + n * item:\n",
+        "    while row + n < n_rows:\n",
     ),
     (
         "scattered columns begin one row late",
@@ -610,7 +616,7 @@ FAULTS = [
     (
         "overlapping probability targets are read after the gradient",
         "csoftmax/_general.py",
-        "apart = (self.target, self.probabilities, *weights)",
+        "apart = (self.target, self.probabilities, self.grad_output, *weights)",
         "apart = (self.target, *weights)",
     ),
     # ---- Threads, types, programs of other languages, examples ----
