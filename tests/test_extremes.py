@@ -322,6 +322,41 @@ def test_weights_that_cancel_give_what_the_formula_says():
 # ---- The way back ----
 
 
+@pytest.mark.parametrize("name", ["grad_output", "sample_weight", "weight", "target"])
+def test_a_gradient_over_an_argument_is_right_where_losses_are_found_once_more(name):
+    logits = np.float32([[3e38, -3e38, 1, 0]] * 4)  # weighted losses leave float32
+    given = {"weight": np.array([2, 2, 3, 2.0]), "sample_weight": np.array([2, 3, 2, 2.0])}
+    given |= {"grad_output": np.array([1, 2, 3, 4.0]), "target": np.array([1, 0, 2, 3])}
+    expected = csoftmax.cross_entropy_with_grad(logits, **given, reduction="none")
+    out = np.zeros((4, 4), np.float32)
+    shared = out.reshape(-1).view(given[name].dtype)[1:5]
+    shared[...] = given[name]
+    got = csoftmax.cross_entropy_with_grad(
+        logits, **given | {name: shared}, reduction="none", out=out
+    )
+    assert same_bits(got[0], expected[0])
+    assert same_bits(got[1], expected[1])
+
+
+@pytest.mark.parametrize("n_classes", [100, 2049, 4097])
+def test_gradients_below_the_range_never_grow_by_a_large_factor(rng, dtype, n_classes):
+    x = rng.uniform(-165 if dtype == "float32" else -1100, -30, (3, n_classes)).astype(dtype)
+    x[:, 0] = 0  # of whose chunk others' terms are no part, but near enough to be kept
+    scale = 1e39 if dtype == "float32" else 1e300
+    _, grad = csoftmax.cross_entropy_with_grad(
+        x, [0, 1, 2], grad_output=np.full(3, scale), reduction="none"
+    )
+    exact = np.exp(np.log(np.longdouble(scale)) + reference.log_softmax(x))
+    others = np.arange(n_classes) > 2
+    got, most = (
+        grad[:, others].astype(np.longdouble),
+        exact[:, others] * (1 + np.finfo(dtype).eps * 8),
+    )
+    finite = most < np.finfo(dtype).max
+    assert (got <= most)[finite].all()
+    assert (got == 0).any()
+
+
 def test_backward_of_large_gradients_does_not_overflow_on_the_way():
     got = csoftmax.softmax_backward([1.5e308, -1.5e308], [0.5, 0.5])
     assert_array_equal(got, [7.5e307, -7.5e307])

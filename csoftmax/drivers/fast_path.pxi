@@ -12,11 +12,11 @@ from csoftmax.kernels.task cimport FLOAT64, MAX_DIMS, Task
 
 cdef extern from *:
     """
-    #define PyArray_IsIntegerScalar(x) PyArray_IsScalar(x, Integer)
-    #define PyArray_IsFloatingScalar(x) PyArray_IsScalar(x, Floating)
+    #define is_numpy_integer(x) PyArray_IsScalar(x, Integer)
+    #define is_numpy_floating(x) PyArray_IsScalar(x, Floating)
     """
-    bint PyArray_IsIntegerScalar(object)
-    bint PyArray_IsFloatingScalar(object)
+    bint is_numpy_integer(object)
+    bint is_numpy_floating(object)
     Py_ssize_t PyNumber_AsSsize_t(object, void *) except? -1
 
 
@@ -80,7 +80,7 @@ cdef int number_of_rows_dtype(cnp.ndarray x) noexcept:
 cdef int fast_axis(object axis, int n_dims) except -2:
     """The axis counted from the front, -1 if it is refused."""
     cdef Py_ssize_t number
-    if type(axis) is not int and not PyArray_IsIntegerScalar(axis):
+    if type(axis) is not int and not is_numpy_integer(axis):
         return -1
     number = PyNumber_AsSsize_t(axis, NULL)         # one that is too large becomes the largest
     if not -n_dims <= number < n_dims:
@@ -99,7 +99,7 @@ cdef int fast_threads(object n_threads) except -2:
 
 cdef double fast_number(object number) except? -1:
     """A temperature or a factor as a double, NaN if it is refused."""
-    if type(number) is float or PyArray_IsFloatingScalar(number):
+    if type(number) is float or is_numpy_floating(number):
         return number
     if type(number) is int and -(1 << 62) < number < 1 << 62:
         return number

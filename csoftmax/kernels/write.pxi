@@ -188,7 +188,8 @@ cdef bint find_numbers(
     cdef const floating *maximum = <const floating *>states.maximum
     cdef Reference of_row, of_chunk
     cdef double[MAX_TILE_ROWS] power
-    cdef double difference
+    # What is left of a scale multiplies values that must not be subnormal before.
+    cdef double difference, most = 60 if task.gradient.exponent == 0 and task.gradient.row_exponent == NULL else 8
     cdef ReferenceKind kind = kind_of(task.n_classes, task.temperature)
     cdef int fits = task.plan.keep_terms and not states.special[0] and (
         task.plan.n_chunks == 1 or kind == NEXT_TO_MAXIMUM)
@@ -199,8 +200,8 @@ cdef bint find_numbers(
         for row in range(part.width):
             of_row, of_chunk = refer(maximum[row], NEXT_TO_MAXIMUM), refer(chunk_maximum[row], NEXT_TO_MAXIMUM)
             difference = of_chunk.exponent_bias - of_row.exponent_bias      # n of the row - n of the chunk
-            fits &= (of_row.origin == of_chunk.origin) & (difference < 60)
-            power[row] = two_to_the(-(difference if difference < 60 else 60))
+            fits &= (of_row.origin == of_chunk.origin) & (difference < most)
+            power[row] = two_to_the(-(difference if difference < most else most))
     for row in range(part.width):
         fits &= is_large(states.factor[row] * power[row], numbers[0]) | (states.factor[row] == 0)
     if not fits:

@@ -268,7 +268,7 @@ FAULTS = [
     (
         "kept terms are used whatever their chunk's reference",
         KERNELS + "write.pxi",
-        "power[row] = two_to_the(-(difference if difference < 60 else 60))",
+        "power[row] = two_to_the(-(difference if difference < most else most))",
         "power[row] = 1",
     ),
     (
