@@ -97,10 +97,8 @@ def _kind_of(given):
 
 def attribute(given, name):
     """Return an attribute of a foreign object, None if there is none or it fails."""
-    if type(given).__module__ in ("builtins", "numpy"):
-        return getattr(
-            given, name, None
-        )  # cannot fail: what is raised here is a signal's handler's
+    if type(given).__module__.partition(".")[0] in ("builtins", "numpy"):
+        return getattr(given, name, None)  # what is raised here is a signal's handler's
     try:
         return getattr(given, name, None)
     except Exception:
@@ -246,11 +244,9 @@ def expression(given, name):
 
 def is_bfloat16(dtype):
     """Whether `dtype` is bfloat16, which a package that need not be imported here has registered with NumPy."""
-    return (
-        attribute(dtype, "itemsize") == 2
-        and attribute(dtype, "kind") == "V"
-        and getattr(dtype.type, "__name__", None) == "bfloat16"
-    )
+    if not isinstance(dtype, np.dtype) or dtype.itemsize != 2 or dtype.kind != "V":
+        return False
+    return dtype.type.__name__ == "bfloat16"
 
 
 def has_kernel(dtype):

@@ -412,10 +412,15 @@ def _elementwise(function, name, input, dim, stacklevel, dtype):
 
 def _result_dtype(dtype, function):
     """Return the `dtype` argument as a dtype of native byte order."""
-    try:
-        given = np.dtype(dtype).newbyteorder("=")
-    except Exception:
-        given = None  # it is none
+    is_scalar_type = isinstance(dtype, type) and issubclass(dtype, np.generic)
+    if is_scalar_type or isinstance(dtype, np.dtype):
+        given = np.dtype(dtype)  # what is raised here is a signal's handler's
+    else:
+        try:
+            given = np.dtype(dtype)
+        except Exception:
+            given = None  # it is none
+    given = None if given is None else given.newbyteorder("=")
     if given is None or not _checks.has_float_kernel(given):
         raise TypeError(
             f"{function}() needs a dtype of numpy.float16, float32 or float64, or bfloat16,"

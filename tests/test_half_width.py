@@ -284,16 +284,10 @@ def test_the_number_of_threads_does_not_matter(rng, half, n_threads):
 
 
 def test_outputs_that_go_past_the_cache_are_the_same(half):
-    for shape, axis in (
-        ((30_000, 1000), 1),
-        ((9, 1_000_000), 1),
-        ((400_000, 31), 1),
-        ((31, 400_000), 0),
-    ):
-        x = (np.arange(np.prod(shape)) % 257 / 8).astype(half).reshape(shape)
-        same_as_rounded(
-            csoftmax.softmax(x, axis), csoftmax.softmax(x.astype(np.float32), axis), half
-        )
+    for shape, axis in (((30_000, 1000), 1), ((31, 300_000), 0)):
+        x = (np.arange(257) / 8).astype(half)[np.arange(np.prod(shape)) % 257].reshape(shape)
+        expected = csoftmax.softmax(x.astype(np.float32), axis).astype(half)
+        assert np.array_equal(csoftmax.softmax(x, axis).view(np.uint16), expected.view(np.uint16))
 
 
 def test_subnormal_results_are_kept_and_large_ones_are_infinite():
@@ -438,7 +432,7 @@ def kept_beside(call):
 @pytest.mark.parametrize("call", CALLS)
 def test_results_of_rows_take_less_than_a_megabyte_beside_them(kind, call):
     dtype = HALVES[kind] if kind in HALVES else np.dtype(kind)
-    x = np.zeros((400, 20_000), dtype)
+    x = np.zeros((400, 4000), dtype)
     x[:, ::7] = 1
     y = np.arange(400)
     for given in (x, layouts.misaligned(x), x[:, ::2]):
@@ -447,8 +441,8 @@ def test_results_of_rows_take_less_than_a_megabyte_beside_them(kind, call):
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint64])
 def test_large_integers_are_not_copied_either(kind):
-    x = np.zeros((400, 20_000), kind)
-    x[::2] = 2**62 + np.arange(20_000)
+    x = np.zeros((400, 4000), kind)
+    x[::2] = 2**62 + np.arange(4000)
     for call in CALLS.values():
         if call is not CALLS["nll_loss"]:
             assert kept_beside(lambda call=call: call(x, np.arange(400))) < MEGABYTE
@@ -457,14 +451,11 @@ def test_large_integers_are_not_copied_either(kind):
 @pytest.mark.parametrize("kind", DTYPES)
 def test_elementwise_results_are_all_that_is_allocated(kind):
     dtype = HALVES[kind] if kind in HALVES else np.dtype(kind)
-    x = np.ones((400, 20_000), dtype)
+    x = np.ones((400, 4000), dtype)
     for function in ELEMENTWISE:
         assert kept_beside(lambda f=function: f(x)) < MEGABYTE
         out = np.empty(x.shape, _checks.floating_array(x, "")[1])
-        assert (
-            kept_beside(lambda f=function, out=out: f(x, out=out))
-            < MEGABYTE + out.nbytes - x.nbytes * 0
-        )
+        assert kept_beside(lambda f=function, out=out: f(x, out=out)) < MEGABYTE + out.nbytes
         if x.dtype == out.dtype:
             again = x.copy()
             tracemalloc.start()

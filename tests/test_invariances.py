@@ -170,12 +170,18 @@ def test_gradients_with_options_sum_to_zero_in_a_row(case):
 
 @INVARIANCES
 @given(cases(MODERATE), st.integers(0, 2**32 - 1), st.integers(-(2**10), 2**10))
-def test_what_all_gradients_of_probabilities_have_in_common_changes_nothing(case, seed, constant):
+def test_what_all_gradients_of_probabilities_have_in_common_changes_no_more_than_the_bound(
+    case, seed, constant
+):
     x, axis, _ = case
+    assume(x.size)
     grad = np.random.default_rng(seed).integers(-500, 500, x.shape).astype(x.dtype)
     y = csoftmax.softmax(x, axis)
+    _, size = reference.softmax_backward(grad, y, axis)
+    got = csoftmax.softmax_backward(grad + x.dtype.type(constant), y, axis)
     expected = csoftmax.softmax_backward(grad, y, axis)
-    assert same_bits(csoftmax.softmax_backward(grad + x.dtype.type(constant), y, axis), expected)
+    bound = 2 * BOUNDS["softmax_backward", x.dtype.name]
+    assert reference.ulps(got, expected.astype(np.longdouble), size) <= bound
 
 
 @INVARIANCES

@@ -387,8 +387,10 @@ cdef void multiply_numbers(cnp.ndarray values, cnp.ndarray others) noexcept:
     cdef double *p = <double *>doubles(values)
     cdef const double *q = doubles(others)
     cdef Py_ssize_t i
+    cdef fp_state state = fp_enter()
     for i in range(cnp.PyArray_SIZE(values) if q != NULL else 0):
         p[i] *= q[i]
+    fp_leave(state)
 
 
 cdef bint lies_apart_from_all(cnp.ndarray out, object target, object weight, object sample_weight,
